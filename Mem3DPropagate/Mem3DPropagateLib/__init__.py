@@ -1,0 +1,1 @@
+"""Propagation of a structure drawn on a few slices through its volume."""
