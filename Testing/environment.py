@@ -21,7 +21,8 @@ TRIED = REPOSITORY / "build" / "libraries-not-to-be-had"
 
 INSTALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "demo": (("--editable", "."),),
-    "test": (("--editable", ".[test,lint]"),),
+    # torch first and alone: a later install that may choose takes a build with gigabytes of CUDA packages
+    "test": (("torch==2.13.0",), ("--editable", ".[test,lint]")),
 }
 """By environment, the arguments of one ``pip install`` after the other."""
 

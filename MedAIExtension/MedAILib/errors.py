@@ -141,10 +141,18 @@ class ConfigMismatch(InvalidWeights):
 
 
 class LicenceNotAccepted(MedAIError):
-    """The model's licence must be accepted before its weights are fetched or used."""
+    """The model's licence must be accepted before its weights are fetched or used.
+
+    Attributes
+    ----------
+    model_id, licence_text : str
+        Which licence, and what to show before it is accepted; empty once the error has crossed a process border.
+    """
 
     code = "LICENCE_NOT_ACCEPTED"
     exit_status = 9
+    model_id: str = ""
+    licence_text: str = ""
 
 
 class DownloadFailed(MedAIError):

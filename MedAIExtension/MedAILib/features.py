@@ -8,6 +8,7 @@ with pip, and by that file's name in Slicer and in a source tree.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -38,12 +39,22 @@ class Feature:
     commands : str
         ``package.module:function``; the function takes the command line's sub-parsers and adds to them,
         see `MedAILib.cli.main`. Its module loads nothing heavy. Empty: no commands.
+    models : str
+        ``package:file.json``, the catalogue of the models it uses, see `MedAILib.models.catalogue`. Empty: none.
     """
 
     name: str
     title: str
     tasks: tuple[str, ...] = ()
     commands: str = ""
+    models: str = ""
+
+    def models_path(self) -> Path | None:
+        """Where its catalogue of models lies; None where it has none. Nothing of the package is imported for it."""
+        package, _, file = self.models.partition(":")
+        spec = importlib.util.find_spec(package) if package else None
+        places = (spec.submodule_search_locations or []) if spec else []
+        return next((Path(place, file) for place in places if Path(place, file).is_file()), None)
 
     def load_commands(self) -> Callable[[Any], None] | None:
         """The function behind ``commands``, imported; None where there is none."""

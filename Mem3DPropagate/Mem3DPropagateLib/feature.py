@@ -7,4 +7,5 @@ FEATURE = Feature(
     title="Mem3DPropagate",
     tasks=("Mem3DPropagateLib.task:PropagateTask",),
     commands="Mem3DPropagateLib.command:add_commands",
+    models="Mem3DPropagateLib:models.json",
 )

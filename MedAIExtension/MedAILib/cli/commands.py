@@ -1,10 +1,14 @@
-"""The commands of the shared library itself: devices, worker-check."""
+"""The commands of the shared library itself: devices, worker-check, models, multitask, train."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from MedAILib.cli.groups import command_group
+from MedAILib.cli.models_command import add_models_command
+from MedAILib.multitask.command import add_predict_command, add_train_command
 
 if TYPE_CHECKING:
     from MedAILib.cli.console import Console
@@ -17,6 +21,9 @@ def add_own_commands(commands: Any) -> None:
     devices.set_defaults(run=list_devices)
     check = commands.add_parser("worker-check", help="start a worker process, run a trivial job, say how long it took")
     check.set_defaults(run=check_worker)
+    add_models_command(commands)
+    add_predict_command(command_group(commands, "multitask", "predict with a multi-task network"))
+    add_train_command(command_group(commands, "train", "train a network on your own data"))
 
 
 def list_devices(arguments: argparse.Namespace, console: Console) -> None:

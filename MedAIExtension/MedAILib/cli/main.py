@@ -46,6 +46,7 @@ EXIT_CODES = {
     8: "a weight file or its description is damaged, unsafe or not what it should be",
     9: "a licence has not been accepted",
     10: "a download failed; the next try goes on from where it stopped",
+    11: "another process is working on the same file or folder",
     130: "cancelled",
     BROKEN_PIPE_STATUS: "the reader of the output went away",
 }
