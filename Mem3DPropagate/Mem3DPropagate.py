@@ -141,6 +141,7 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNodeGuiTag = node.connectGui(self.ui)
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onChoiceChanged)
             self.onChoiceChanged()
+            self.showResult()
 
     # Choices
 
@@ -183,7 +184,8 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self.logic.start(self._pending, onProgress)
 
     def finish(self, outcome) -> str:
-        result = self.logic.write(self._pending, outcome)
+        plan, self._pending = self._pending, None  # it holds copies of the segments
+        result = self.logic.write(plan, outcome)
         self.showResult()
         propagated = {q.index for segment in result.segments for q in segment.slices if not q.is_reference}
         return _("{count} slices propagated; drawn slices are unchanged.").format(count=len(propagated))
@@ -197,11 +199,16 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showResult(self) -> None:
         """Show what the chosen segments remember of their last propagation."""
+        from MedAILib.errors import MedAIError
+
         node = self._parameterNode.segmentation if self._parameterNode is not None else None
-        self.resultPanel.show(
-            [] if node is None else self.logic.results(node, self.chosenSegmentIds()),
-            undo=node is not None and self.logic.canUndo(node),
-        )
+        results = []
+        if node is not None:
+            try:
+                results = self.logic.results(node, self.chosenSegmentIds())
+            except MedAIError as error:
+                self.runPanel.show_error(error)
+        self.resultPanel.show(results, undo=node is not None and self.logic.canUndo(node))
 
 
 class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
@@ -216,7 +223,7 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
     def __init__(self, runner=None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self._runner = runner
-        self._histories: dict[str, object] = {}
+        self._histories: dict[object, object] = {}
 
     def getParameterNode(self) -> Mem3DPropagateParameterNode:
         return Mem3DPropagateParameterNode(super().getParameterNode())
@@ -247,8 +254,8 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
             Slices (counted from 0) to take as drawn, where a segment without voxels is taken to be absent.
             Default: every slice drawn or corrected by the user.
         extend : int or "auto", optional
-            Slices beyond the outermost drawn ones; ``auto``: until the structure has closed. Default: 0,
-            or ``auto`` where a single slice is drawn.
+            Slices beyond the outermost drawn ones; ``auto``: until the structure has closed. Default: as in
+            the last propagation, or else 0, or ``auto`` where a single slice is drawn.
         allGaps : bool
             Compute everything anew, not only the gaps around corrected slices.
         runner : MedAILib.jobs.runner.Runner, optional
@@ -281,9 +288,13 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
     ):
         """The propagation as `propagate` would run it; nothing has run or changed yet."""
         from MedAILib.errors import InputError
+        from MedAILib.mrml.layers import segmentation_of
         from Mem3DPropagateLib.logic import Options, ScenePropagation
         from Mem3DPropagateLib.request import Axis
 
+        segmentation_of(segmentationNode)
+        if axis not in ("auto", *(known.value for known in Axis)):
+            raise InputError(_("There is no axis '{axis}'.").format(axis=axis), todo=_("Give i, j, k or auto."))
         volumeNode = volumeNode or segmentationNode.GetNodeReference(
             segmentationNode.GetReferenceImageGeometryReferenceRole()
         )
@@ -308,8 +319,7 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
 
     def write(self, plan, outcome):
         """Take the outcome of a plan's job into the scene; it can be undone."""
-        self._history(plan.segmentationNode).save()
-        plan.write(outcome)
+        plan.write(outcome, self._history(plan.segmentationNode).save)
         return outcome.result
 
     def results(self, segmentationNode, segmentIds=None) -> list:
@@ -352,7 +362,11 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
     def _history(self, segmentationNode):
         from MedAILib.mrml.undo import UndoHistory
 
-        return self._histories.setdefault(segmentationNode.GetID(), UndoHistory(segmentationNode))
+        # By the object, not by the node's id: a new scene gives the same ids again.
+        segmentation = segmentationNode.GetSegmentation()
+        if segmentation not in self._histories:
+            self._histories[segmentation] = UndoHistory(segmentationNode)
+        return self._histories[segmentation]
 
 
 class Mem3DPropagateTest(ScriptedLoadableModuleTest):

@@ -25,7 +25,7 @@ def advise(qualities: Sequence[SliceQuality], areas_px: Sequence[int]) -> Advice
     areas_px : sequence of int
         Area of the result on each.
     """
-    references = np.array([q.index for q in qualities if q.is_reference])
+    references = np.array(sorted({index for q in qualities for index in q.used_slices}))
     indices = np.array([q.index for q in qualities])
     open_ = np.array([not q.is_reference for q in qualities])
     if len(references) == 1 and not open_.any():

@@ -88,13 +88,16 @@ def propagate(arguments: argparse.Namespace, console: Console) -> None:
 
         evaluations = [evaluate(s, t, result.axis) for s, t in zip(result.segments, truths, strict=True)]
     report = _report(outcome, evaluations)
-    write_label_map(_label_map_with(drawing, result), arguments.out)
+    picture = b""
     if arguments.picture is not None:
         from Mem3DPropagateLib.picture import draw_picture
         from Mem3DPropagateLib.strip import png_bytes
 
         colors = [info.color_rgb for info in chosen]
-        write_bytes(arguments.picture, png_bytes(draw_picture(volume, result, colors, truths if truth else ())))
+        picture = png_bytes(draw_picture(volume, result, colors, truths if truth else ()))
+    write_label_map(_label_map_with(drawing, result), arguments.out)
+    if arguments.picture is not None:
+        write_bytes(arguments.picture, picture)
     if arguments.report is not None:
         write_bytes(arguments.report, json.dumps(report, indent=2, ensure_ascii=False).encode("utf-8"))
     console.result(report)
@@ -180,23 +183,24 @@ def _run(arguments: argparse.Namespace, request: PropagateRequest, console: Cons
 
 
 def _label_map_with(drawing: LabelMap, result: PropagateResult) -> LabelMap:
-    """The drawing with its segments replaced by what was propagated; segments that were not are left alone."""
-    import numpy as np
+    """The drawing with its segments replaced by what was propagated; segments that were not are left alone.
 
+    A propagated segment keeps out of those, but for the ones it was drawn over.
+    """
     from Mem3DPropagateLib.evaluate import placed as placed_segment
 
     propagated = {segment.segment_id for segment in result.segments}
+    untouched = [drawing.mask(info.id) for info in drawing.segments if info.id not in propagated]
     layers = [layer.copy() for layer in drawing.layers]
-    untouched = np.zeros(layers[0].shape, bool)
-    for info in drawing.segments:
-        mask = layers[info.layer] == info.label_value
-        if info.id in propagated:
-            layers[info.layer][mask] = 0
-        else:
-            untouched |= mask
     for segment in result.segments:
-        info = drawing.segment(segment.segment_id)
-        layers[info.layer][placed_segment(segment, untouched.shape) & ~untouched] = info.label_value
+        layers[drawing.segment(segment.segment_id).layer][drawing.mask(segment.segment_id)] = 0
+    for segment in result.segments:
+        info, drawn = drawing.segment(segment.segment_id), drawing.mask(segment.segment_id)
+        mask = placed_segment(segment, drawn.shape)
+        for other in untouched:
+            if not (drawn & other).any():
+                mask &= ~other
+        layers[info.layer][mask] = info.label_value
     return replace(drawing, layers=tuple(layers))
 
 

@@ -10,6 +10,9 @@ from MedAILib.errors import InputError, NothingDrawn
 from Mem3DPropagateLib.request import Axis, Drawing
 from Mem3DPropagateLib.shapes import holds
 
+LONGEST_RUN = 4
+"""Neighbouring slices drawn on average, above which a drawing is taken for a whole structure in parts."""
+
 
 def filled_slices(mask_kji: np.ndarray, axis: Axis) -> tuple[int, ...]:
     """Indices of the slices along the axis that hold a voxel, ascending."""
@@ -18,16 +21,16 @@ def filled_slices(mask_kji: np.ndarray, axis: Axis) -> tuple[int, ...]:
 
 
 def guess_axis(masks_kji: Iterable[np.ndarray]) -> Axis:
-    """The axis along which drawn slices leave the widest gaps.
+    """The axis across which single slices were drawn.
 
-    A structure drawn on a few slices is full of gaps along the axis it was drawn on and has none, or
-    narrow ones, along the others.
+    A structure drawn on a few slices fills one slice at a time along the axis it was drawn on, and runs
+    of many along the others.
 
     Raises
     ------
     NothingDrawn
     InputError
-        The drawing has no gaps along any axis and fills more than one slice along each.
+        Along each axis the drawing is without a gap, or fills longer runs than `LONGEST_RUN` slices.
     """
     together: np.ndarray | None = None
     for mask in masks_kji:
@@ -39,15 +42,16 @@ def guess_axis(masks_kji: Iterable[np.ndarray]) -> Axis:
             todo="Draw the structure on three to five slices first, its middle and its ends among them.",
         )
 
-    def filled_share(axis: Axis) -> tuple[float, int]:
-        filled = filled_slices(together, axis)
-        return len(filled) / (filled[-1] - filled[0] + 1), len(filled)
+    def mean_run_and_fill(axis: Axis) -> tuple[float, float]:
+        filled = np.array(filled_slices(together, axis))
+        runs = 1 + np.count_nonzero(np.diff(filled) > 1)
+        return len(filled) / runs, len(filled) / (filled[-1] - filled[0] + 1)
 
-    best = min(Axis, key=filled_share)
-    share, count = filled_share(best)
-    if share == 1.0 and count > 1:
+    best = min(Axis, key=mean_run_and_fill)
+    mean_run, fill = mean_run_and_fill(best)
+    if mean_run > LONGEST_RUN or (fill == 1.0 and mean_run > 1):
         raise InputError(
-            "It cannot be told along which axis was drawn: the drawing has no gaps along any.",
+            "It cannot be told along which axis was drawn: no axis has single slices with gaps between them.",
             why="The segment is already whole, or neighbouring slices were drawn.",
             todo="Name the axis (i, j or k), and the reference slices if the segment is whole.",
         )

@@ -8,12 +8,11 @@ out) shows on the user's own drawing which way foretells it best.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
-from Mem3DPropagateLib.interpolate import Interpolant
-from Mem3DPropagateLib.shapes import Stack, dice, holds, tracks
+from Mem3DPropagateLib.interpolate import FAR_MM, Interpolant
+from Mem3DPropagateLib.shapes import Stack, dice, holds, tracks, window_around
 
 MOST_TRIALS = 8
 """References left out at most, spread over the stack: more tell nothing new."""
@@ -66,8 +65,13 @@ class FittedVariant:
     def __init__(self, variant: Variant, stack: Stack, reach: int | None = 0) -> None:
         self.variant = variant
         self._stack = stack
-        masks = tracks(stack) if variant.by_parts else (stack.masks,)
-        self._parts = [Interpolant(stack.with_masks(stack.slices, part), variant.follow, reach) for part in masks]
+        self._windows: list[tuple[slice, slice]] = []
+        self._parts: list[Interpolant] = []
+        for masks in tracks(stack) if variant.by_parts else (stack.masks,):
+            window = window_around(masks)
+            part = stack.with_masks(stack.slices, np.ascontiguousarray(masks[:, *window]))
+            self._windows.append(window)
+            self._parts.append(Interpolant(part, variant.follow, reach))
 
     @property
     def span(self) -> tuple[int, int]:
@@ -78,7 +82,10 @@ class FittedVariant:
 
     def level(self, index: int) -> np.ndarray:
         """Level of one slice, float32, shape (rows, columns): >= 0 inside."""
-        return reduce(np.maximum, (part.level(index) for part in self._parts))
+        level = np.full(self._stack.masks.shape[1:], FAR_MM)
+        for window, part in zip(self._windows, self._parts, strict=True):
+            np.maximum(level[window], part.level(index), out=level[window])
+        return level
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ class _Cap:
         position = 0 if at_first else -1
         self._area_px = float(run.areas_px[position])
         self._mask = run.stack.masks[position]
+        self._least_px = 0.0
         if gap is not None:
             self._closes_after = 0.5 * gap
             self._steps = gap - 1
@@ -169,6 +170,7 @@ class _Cap:
             # A stated number of slices is filled even where the structure would have closed before.
             self._closes_after = max(self._natural_length(), reach + 1.0)
             self._steps = reach
+            self._least_px = 1.0
 
     def _natural_length(self) -> float:
         """Slices until the structure has closed: a half ball, or sooner where its area already falls."""
@@ -187,7 +189,7 @@ class _Cap:
 
     def level(self, index: int) -> np.ndarray:
         steps = min(abs(index - self._end), self._closes_after)
-        area_px = self._area_px * (1.0 - (steps / self._closes_after) ** 2)
+        area_px = max(self._area_px * (1.0 - (steps / self._closes_after) ** 2), self._least_px)
         distance_mm = signed_distance_mm(self._mask, self._run.stack.pixel_mm)
         return cut_at_area(_moved(distance_mm, CAP_DRIFT * steps * self._run.drift_px(self._at_first)), area_px)
 

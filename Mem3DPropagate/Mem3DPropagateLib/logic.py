@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MedAILib import imageio
-from MedAILib.errors import InputError
+from MedAILib.errors import GeometryMismatch, InputError
+from MedAILib.grids import bounding_box
 from MedAILib.jobs.execute import Outcome
 from MedAILib.mrml.label_maps import segmentation_from_label_map
-from MedAILib.mrml.nodes import set_run_id
+from MedAILib.mrml.lattice import lattice_map
+from MedAILib.mrml.nodes import node_to_world, set_run_id
 from MedAILib.mrml.segment_edit import write_segment_slices
 from MedAILib.mrml.segmentations import (
     get_tag,
@@ -26,13 +29,16 @@ from MedAILib.mrml.segmentations import (
     set_tag,
 )
 from MedAILib.mrml.undo import restoring
-from MedAILib.mrml.volumes import read_volume, volume_geometry, write_volume
+from MedAILib.mrml.volumes import read_volume, write_volume
+from MedAILib.volume import Geometry, Volume
 from Mem3DPropagateLib.drawings import default_extent, filled_slices, guess_axis, take_drawing
-from Mem3DPropagateLib.record import EMPTY, TAG, Record, changed_slices, merged, new_record
+from Mem3DPropagateLib.record import EMPTY, TAG, Record, changed_slices, gaps_around, merged, new_record
 from Mem3DPropagateLib.request import Axis, Drawing, Method, PropagatedSegment, PropagateRequest, PropagateResult
 from Mem3DPropagateLib.shapes import centre_px
 
 TASK = "Mem3DPropagateLib.task:PropagateTask"
+
+_Neighbours = tuple[list[str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class Options:
     references : tuple of int or None
         Slices to take as drawn; None: every slice the user drew or corrected.
     extend : int, "auto" or None
-        Slices beyond the outermost references; "auto": until the structure has closed; None: 0, or "auto"
-        where a single slice is drawn.
+        Slices beyond the outermost references; "auto": until the structure has closed; None: as in the last
+        propagation, or else 0, or "auto" where a single slice is drawn.
     method : Method
     all_gaps : bool
         Recompute everything even where only a few slices were corrected.
@@ -68,8 +74,8 @@ class _Source:
     mask_kji: np.ndarray
     record: Record | None
     drawing: Drawing
-    corrected: frozenset[int]
-    """Slices changed since the last propagation; empty where all must be recomputed."""
+    gaps: frozenset[int]
+    """Slices to compute anew in a correction: the gaps around what has changed since the last propagation."""
 
 
 class ScenePropagation:
@@ -93,37 +99,49 @@ class ScenePropagation:
     ) -> None:
         options = options or Options()
         self.segmentationNode = segmentation_node
-        volume = read_volume(volume_node)
+        known = segment_ids(segmentation_node) if ids is None else tuple(ids)
+        records = {one: read_record(segmentation_node, one) for one in known}
+        last = next((record for record in records.values() if record is not None), None)
+        volume = _as_at(last, read_volume(volume_node), segmentation_node)
         self._geometry = volume.geometry
+        self._known_grid = volume.geometry if last is None else _grid_of(last, segmentation_node)
         masks = self._masks(ids)
-        records = {one: read_record(segmentation_node, one) for one in masks}
-        axis = options.axis or next((r.axis for r in records.values() if r is not None), None)
-        self._axis = axis or guess_axis(masks.values())
+        self._axis = options.axis or (last.axis if last is not None else guess_axis(masks.values()))
         sources = [self._source(one, masks[one], records[one], options) for one in masks]
-        self._extend = _extend(options, [source.drawing for source in sources])
-        span = None if options.all_gaps or options.references is not None else self._span_to_correct(sources)
+        self._extend = _extend(options, last, [source.drawing for source in sources])
+        self._is_correction = self._can_correct(sources, options)
         # In a correction only the segments that were corrected take part.
-        self._sources = sources if span is None else [source for source in sources if source.corrected]
-        self._is_correction = span is not None
+        self._sources = [source for source in sources if source.gaps] if self._is_correction else sources
+        gaps = frozenset().union(*(source.gaps for source in self._sources))
         self.request = PropagateRequest(
             volume=volume,
             axis=self._axis,
             drawings=tuple(source.drawing for source in self._sources),
             extend=self._extend,
-            only_slices=span,
+            only_slices=(min(gaps), max(gaps)) if self._is_correction else None,
             method=options.method,
         )
 
-    def write(self, outcome: Outcome[PropagateResult]) -> None:
-        """Write a result into the segmentation: slices, tags, run id. Where it fails nothing has changed."""
+    def write(self, outcome: Outcome[PropagateResult], save_state: Callable[[], object] | None = None) -> None:
+        """Write a result into the segmentation: slices, tags, run id. Where it fails nothing has changed.
+
+        Parameters
+        ----------
+        outcome : Outcome
+        save_state : callable, optional
+            Called without arguments just before the first change, for undo.
+        """
         result, run_id = outcome.result, outcome.report.run_id
         self._check_nothing_changed()
+        if save_state is not None:
+            save_state()
+        neighbours = [self._neighbours(source) for source in self._sources]
         with restoring(self.segmentationNode, [source.segment_id for source in self._sources]):
             # Twice where needed: a voxel that moves from one segment to another is free the second time.
-            waiting = list(zip(self._sources, result.segments, strict=True))
-            waiting = [pair for pair in waiting if self._write_slices(*pair)]
-            for pair in waiting:
-                self._write_slices(*pair)
+            waiting = list(zip(self._sources, result.segments, neighbours, strict=True))
+            waiting = [one for one in waiting if self._write_slices(*one)]
+            for one in waiting:
+                self._write_slices(*one)
             for source, segment in zip(self._sources, result.segments, strict=True):
                 self._remember(source, segment, run_id)
         set_run_id(self.segmentationNode, run_id)
@@ -156,62 +174,74 @@ class ScenePropagation:
 
     def _source(self, segment_id: str, mask: np.ndarray, record: Record | None, options: Options) -> _Source:
         name = segment_info(self.segmentationNode, segment_id).name
+        references, gaps = options.references, frozenset[int]()
+        if record is not None and not _grid_of(record, self.segmentationNode).same_grid_as(self._known_grid):
+            raise _other_grid(name)
         if record is not None and record.axis is not self._axis:
+            if references is None:
+                raise _other_axis(name, record.axis, self._axis)
             record = None
-        corrected: frozenset[int] = frozenset()
-        references = options.references
         if references is None and record is not None:
             drawn, emptied = changed_slices(record, mask)
             filled = set(filled_slices(mask, self._axis))
             kept = {r for r in record.references if r in filled or record.fingerprints[r] == EMPTY}
             # A propagated slice the user emptied says "not here"; an emptied reference is given up.
             references = tuple(sorted(kept | drawn | (emptied - set(record.references))))
-            if kept == set(record.references):
-                corrected = frozenset(drawn | emptied)
-        return _Source(
-            segment_id, mask, record, take_drawing(segment_id, name, mask, self._axis, references), corrected
+            count = self._geometry.shape_kji[self._axis.array_axis]
+            gaps = gaps_around(drawn | emptied, references, count)
+        drawing = take_drawing(segment_id, name, mask, self._axis, references)
+        return _Source(segment_id, mask, record, drawing, gaps)
+
+    def _can_correct(self, sources: Sequence[_Source], options: Options) -> bool:
+        """True where only the gaps around what was changed need computing."""
+        return (
+            not options.all_gaps
+            and options.references is None
+            and all(s.record is not None and s.record.extend == self._extend for s in sources)
+            and any(s.gaps for s in sources)
         )
 
-    def _span_to_correct(self, sources: Sequence[_Source]) -> tuple[int, int] | None:
-        """First and last slice of the gaps around all corrections; None where everything must be recomputed."""
-        changed = [s for s in sources if s.corrected]
-        same_extent = all(s.record is not None and s.record.extend == self._extend for s in sources)
-        unseen = any(s.record is None for s in sources)
-        if not changed or unseen or not same_extent:
-            return None
-        count = self._geometry.shape_kji[self._axis.array_axis]
-        first, last = count, 0
-        for source in changed:
-            others = [r for r in source.drawing.slices if r not in source.corrected]
-            low, high = min(source.corrected), max(source.corrected)
-            first = min(first, max((r for r in others if r < low), default=0))
-            last = max(last, min((r for r in others if r > high), default=count - 1))
-        return first, last
+    def _slices_to_write(self, source: _Source, segment: PropagatedSegment) -> frozenset[int]:
+        """Slices of the result, and those of the last one that this one does not reach any more."""
+        slices = frozenset(q.index for q in segment.slices)
+        if source.record is not None:
+            slices |= {q.index for q in source.record.slices}
+        return slices & source.gaps if self._is_correction else slices
 
-    def _write_slices(self, source: _Source, segment: PropagatedSegment) -> int:
+    def _write_slices(self, source: _Source, segment: PropagatedSegment, neighbours: _Neighbours) -> int:
         """Write one segment; answers how many voxels other segments kept."""
-        slices = {q.index for q in segment.slices}
-        if not self._is_correction and source.record is not None:
-            slices |= {q.index for q in source.record.slices} - set(source.drawing.slices)
+        over, beside = neighbours
+        block = segment.block
+        if over and beside:  # overlap is allowed then: keep out of segments that this one was not drawn over
+            grid = _part_of(self._geometry, segment.origin_kji, block.shape)
+            block = block & ~np.logical_or.reduce([segment_mask(self.segmentationNode, one, grid) for one in beside])
         return write_segment_slices(
             self.segmentationNode,
             source.segment_id,
-            segment.block,
+            block,
             segment.origin_kji,
             self._geometry,
             axis=self._axis.array_axis,
-            slices=sorted(slices),
-            allow_overlap=self._was_drawn_over_others(source),
+            slices=sorted(self._slices_to_write(source, segment)),
+            allow_overlap=bool(over),
         ).yielded
 
-    def _was_drawn_over_others(self, source: _Source) -> bool:
-        return any(bool((source.mask_kji & other.mask_kji).any()) for other in self._sources if other is not source)
+    def _neighbours(self, source: _Source) -> _Neighbours:
+        """Other segments this one was drawn over; and those it was not, but for those that take part themselves."""
+        node, box = self.segmentationNode, bounding_box(source.mask_kji)
+        assert box is not None, "the task refuses a segment without a voxel"
+        grid, own = _part_of(self._geometry, box.start_kji, box.shape_kji), source.mask_kji[box.slices]
+        others = [one for one in segment_ids(node) if one != source.segment_id]
+        over = [one for one in others if (own & segment_mask(node, one, grid)).any()]
+        taking_part = {other.segment_id for other in self._sources}
+        return over, [one for one in others if one not in over and one not in taking_part]
 
     def _remember(self, source: _Source, segment: PropagatedSegment, run_id: str) -> None:
         mask = segment_mask(self.segmentationNode, source.segment_id, self._geometry)
-        record = new_record(segment, mask, self._axis, run_id, self._extend)
+        to_local = np.linalg.solve(node_to_world(self.segmentationNode), self._geometry.ijk_to_ras)
+        record = new_record(segment, mask, self._axis, run_id, self._extend, to_local)
         if self._is_correction and source.record is not None:
-            record = merged(source.record, record, mask)
+            record = merged(source.record, record, source.gaps, mask)
         set_tag(self.segmentationNode, source.segment_id, TAG, record.to_json())
 
 
@@ -237,7 +267,7 @@ def middle_of_slice_ras_mm(
     """The middle of a segment on a slice along its last propagation's axis, or of the slice where it is empty."""
     record = read_record(segmentation_node, segment_id)
     axis = record.axis if record is not None else Axis.K
-    geometry = volume_geometry(volume_node)
+    geometry = _as_at(record, read_volume(volume_node), segmentation_node).geometry
     mask = segment_mask(segmentation_node, segment_id, geometry)
     plane = np.take(mask, index, axis=axis.array_axis)
     middle = list(centre_px(plane) if plane.any() else (np.array(plane.shape) - 1) / 2)
@@ -255,7 +285,58 @@ def load_drawing(scene: Any, volume_path: Path, segmentation_path: Path) -> tupl
     return volume_node, segmentation_node
 
 
-def _extend(options: Options, drawings: Sequence[Drawing]) -> int | None:
+def _grid_of(record: Record, segmentation_node: Any) -> Geometry:
+    """The grid a record counts its slices on, in world RAS."""
+    return Geometry(record.shape_kji, node_to_world(segmentation_node) @ np.array(record.ijk_to_local))
+
+
+def _as_at(record: Record | None, volume: Volume, segmentation_node: Any) -> Volume:
+    """The volume with its voxels in the order they had at a segment's last propagation.
+
+    Slicer turns a left-handed volume round when it loads it: its slices are counted from the other end then.
+    """
+    if record is None:
+        return volume
+    grid = _grid_of(record, segmentation_node)
+    index = lattice_map(volume.ijk_to_ras, grid.ijk_to_ras, grid.shape_kji)
+    if index is None and volume.array.shape == grid.shape_kji:
+        return volume  # both were moved since, by the same hardened transform
+    if index is not None:
+        start, array = index.to_target((0, 0, 0), volume.array)
+        if start == (0, 0, 0) and array.shape == grid.shape_kji:
+            return Volume(array, grid.ijk_to_ras, volume.name)
+    raise _other_grid(segmentation_node.GetName())
+
+
+def _other_grid(name: str) -> GeometryMismatch:
+    return GeometryMismatch(
+        f"'{name}' was last propagated through another volume.",
+        why="Its slices are counted on that volume's voxels.",
+        todo="Choose that volume, or propagate the segments one by one.",
+    )
+
+
+def _extend(options: Options, last: Record | None, drawings: Sequence[Drawing]) -> int | None:
     if options.extend is None:
-        return default_extent(drawings)
-    return None if options.extend == "auto" else int(options.extend)
+        return default_extent(drawings) if last is None else last.extend
+    if options.extend == "auto":
+        return None
+    if not isinstance(options.extend, Integral) or options.extend < 0:
+        raise InputError(
+            f"The structure cannot be extended by '{options.extend}' slices.", todo="Give a number from 0, or 'auto'."
+        )
+    return int(options.extend)
+
+
+def _other_axis(name: str, before: Axis, now: Axis) -> InputError:
+    return InputError(
+        f"The segment '{name}' was last propagated along {before.value}, not along {now.value}.",
+        why="Its propagated slices would be taken for drawn ones.",
+        todo="Undo that propagation first, keep its axis, or name the reference slices.",
+    )
+
+
+def _part_of(geometry: Geometry, start_kji: Sequence[int], shape_kji: tuple[int, ...]) -> Geometry:
+    matrix = geometry.ijk_to_ras.copy()
+    matrix[:3, 3] += matrix[:3, :3] @ np.array(start_kji[::-1])
+    return Geometry((shape_kji[0], shape_kji[1], shape_kji[2]), matrix)

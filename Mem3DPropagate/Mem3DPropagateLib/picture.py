@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MedAILib.grids import axis_code
 from MedAILib.volume import Geometry, Volume
 from Mem3DPropagateLib.evaluate import placed
 from Mem3DPropagateLib.request import Axis, PropagatedSegment, PropagateResult
@@ -115,9 +116,8 @@ class _View:
         self._transposed, self._flips = _upright(volume.geometry, self._axis)
         self._window = self._square_window(volume.geometry, mask_kji)
         shown = self._array[mask_kji] if mask_kji.any() else self._array
-        around = self._crop(self._array, slice(None))
-        low, high = np.percentile(around, (1, 99))
-        self._low, self._high = float(low), float(max(high, low + 1e-6, np.percentile(shown, 99)))
+        low, high = np.percentile(_finite(self._crop(self._array, slice(None))), (1, 99))
+        self._low, self._high = float(low), float(max(high, low + 1e-6, np.percentile(_finite(shown), 99)))
 
     def _square_window(self, geometry: Geometry, mask_kji: np.ndarray) -> tuple[slice, slice]:
         spacing = [s for a, s in enumerate(geometry.spacing_kji_mm) if a != self._axis]
@@ -139,8 +139,8 @@ class _View:
     def tile(self, index: int, contours: Sequence[Contour]) -> Image.Image:
         from PIL import Image
 
-        shape = self._crop(self._array, index)
-        grey = np.clip((shape.astype(np.float32) - self._low) / (self._high - self._low), 0, 1)
+        values = np.clip(self._crop(self._array, index).astype(np.float32), self._low, self._high)
+        grey = np.nan_to_num((values - self._low) / (self._high - self._low))
         picture = self._placed(Image.fromarray((255 * self._turned(grey)).astype(np.uint8)), Image.Resampling.BICUBIC)
         pixels = np.asarray(picture.convert("RGB")).copy()
         for contour in contours:
@@ -169,25 +169,29 @@ class _View:
 
 
 def _upright(geometry: Geometry, axis: int) -> tuple[bool, tuple[int, int]]:
-    """How to turn a plane so that superior (else anterior) is up and the patient's right, or front, is left."""
-    directions = geometry.ijk_to_ras[:3, :3] / np.array(geometry.spacing_ijk_mm)
-    in_plane = [a for a in range(3) if a != axis]
-    free, anatomical = {0, 1, 2}, []
-    # The anatomical axis nearest to each array axis, the clearest first, each taken once.
-    strength = {a: np.abs(directions[:, 2 - a]) for a in in_plane}
-    for a in sorted(in_plane, key=lambda a: -strength[a].max()):
-        nearest = max(free, key=lambda r: strength[a][r])
-        free.remove(nearest)
-        anatomical.append((a, nearest, directions[nearest, 2 - a] > 0))
-    by_axis = {a: (nearest, positive) for a, nearest, positive in anatomical}
-    vertical = max(in_plane, key=lambda a: by_axis[a][0])
-    flips = []
-    for a in in_plane:
-        nearest, positive = by_axis[a]
-        towards_positive = a != vertical and nearest == 0
-        # Up is superior or anterior: rows run against it. Left is right-handed (R) or anterior (A).
-        flips.append(1 if positive == (False if a == vertical else not towards_positive and nearest != 1) else -1)
-    return vertical == in_plane[1], (flips[0], flips[1])
+    """How to turn a plane across an array axis so that anatomy stands upright.
+
+    Up is superior, else anterior; left is the patient's right, else anterior.
+
+    Returns
+    -------
+    transposed : bool
+        Whether rows and columns must change places, after flipping.
+    flips : tuple of int
+        -1 for each of the plane's axes (k, j, i order) that must be reversed, else 1.
+    """
+    code = axis_code(geometry)[::-1]
+    rows, columns = (letter for a, letter in enumerate(code) if a != axis)
+    vertical = "SI" if {rows, columns} & set("SI") else "AP"
+    # Indices must run downwards and to the right: towards inferior, posterior, left.
+    flips = tuple(-1 if letter in "SAR" else 1 for letter in (rows, columns))
+    return columns in vertical, (flips[0], flips[1])
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """The values that are numbers, in one row; a zero where there are none."""
+    found = values[np.isfinite(values)]
+    return found if found.size else np.zeros(1)
 
 
 def _outline(mask: np.ndarray, width_px: int) -> np.ndarray:

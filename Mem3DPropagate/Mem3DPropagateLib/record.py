@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -33,6 +33,10 @@ class Record:
         Of the run that made it; the run report bears the same.
     variant : str
     extend : int or None
+    shape_kji : tuple of int
+    ijk_to_local : tuple of tuple of float
+        The voxel grid whose slices are counted: its shape, and its 4 x 4 matrix from (i, j, k) to the
+        segmentation node's own RAS millimetres.
     slices : tuple of SliceQuality
     fingerprints : mapping of int to int
         By slice index, of the segment as it was written.
@@ -45,6 +49,8 @@ class Record:
     run_id: str
     variant: str
     extend: int | None
+    shape_kji: tuple[int, int, int]
+    ijk_to_local: tuple[tuple[float, ...], ...]
     slices: tuple[SliceQuality, ...]
     fingerprints: Mapping[int, int]
     confidence: float
@@ -82,6 +88,8 @@ class Record:
                 **{
                     **stored,
                     "axis": Axis(stored["axis"]),
+                    "shape_kji": _shape(stored["shape_kji"]),
+                    "ijk_to_local": _rows(stored["ijk_to_local"]),
                     "slices": tuple(
                         SliceQuality(index, SliceMethod(method), confidence, is_reference, tuple(used), distance)
                         for index, method, confidence, is_reference, used, distance in stored["slices"]
@@ -126,8 +134,24 @@ def fingerprint(mask: np.ndarray) -> int:
 EMPTY = fingerprint(np.zeros((1, 1), bool))
 
 
-def new_record(segment: PropagatedSegment, mask_kji: np.ndarray, axis: Axis, run_id: str, extend: int | None) -> Record:
-    """The record of a result: ``mask_kji`` is the segment after it was written."""
+def new_record(
+    segment: PropagatedSegment,
+    mask_kji: np.ndarray,
+    axis: Axis,
+    run_id: str,
+    extend: int | None,
+    ijk_to_local: np.ndarray,
+) -> Record:
+    """The record of a result.
+
+    Parameters
+    ----------
+    segment : PropagatedSegment
+    mask_kji : ndarray, shape (k, j, i), bool
+        The segment after it was written.
+    axis, run_id, extend, ijk_to_local
+        See `Record`.
+    """
     written = fingerprints(mask_kji, axis)
     here = {q.index: written.get(q.index, EMPTY) for q in segment.slices}
     return Record(
@@ -135,6 +159,8 @@ def new_record(segment: PropagatedSegment, mask_kji: np.ndarray, axis: Axis, run
         run_id=run_id,
         variant=segment.variant,
         extend=extend,
+        shape_kji=_shape(mask_kji.shape),
+        ijk_to_local=_rows(ijk_to_local.tolist()),
         slices=segment.slices,
         fingerprints=here,
         confidence=segment.confidence,
@@ -143,18 +169,53 @@ def new_record(segment: PropagatedSegment, mask_kji: np.ndarray, axis: Axis, run
     )
 
 
-def merged(record: Record, update: Record, mask_kji: np.ndarray) -> Record:
-    """A record after a correction: the update's slices, the others as they were; judged and advised on anew."""
-    by_index = {**{q.index: q for q in record.slices}, **{q.index: q for q in update.slices}}
-    slices = tuple(by_index[index] for index in sorted(by_index))
+def gaps_around(changed: Set[int], references: Iterable[int], count: int) -> frozenset[int]:
+    """Slices from the last unchanged reference before each changed slice to the first one after it.
+
+    Parameters
+    ----------
+    changed : set of int
+        Slices drawn, corrected or emptied.
+    references : iterable of int
+        All references as they are now.
+    count : int
+        Slices of the volume: where no reference follows a gap goes on to its edge.
+    """
+    unchanged = sorted(set(references) - changed)
+    gaps: set[int] = set()
+    for index in changed:
+        first = max((r for r in unchanged if r < index), default=0)
+        last = min((r for r in unchanged if r > index), default=count - 1)
+        gaps.update(range(first, last + 1))
+    return frozenset(gaps)
+
+
+def merged(record: Record, update: Record, gaps: Set[int], mask_kji: np.ndarray) -> Record:
+    """A record after a correction: the update within the gaps, the rest as it was; judged and advised on anew."""
+    kept = {q.index: q for q in record.slices if q.index not in gaps}
+    new = {q.index: q for q in update.slices if q.index in gaps}
+    slices = tuple(q for _, q in sorted({**kept, **new}.items()))
+    fingerprints_of = {q.index: (update if q.index in gaps else record).fingerprints[q.index] for q in slices}
     planes = np.moveaxis(mask_kji, update.axis.array_axis, 0)
     areas_px = [int(np.count_nonzero(planes[q.index])) for q in slices]
     confidence, quality_score = overall(slices, areas_px)
     return replace(
         update,
         slices=slices,
-        fingerprints=dict(sorted({**record.fingerprints, **update.fingerprints}.items())),
+        fingerprints=fingerprints_of,
         confidence=confidence,
         quality_score=quality_score,
         advice=advise(slices, areas_px),
     )
+
+
+def _shape(numbers: Sequence[int]) -> tuple[int, int, int]:
+    k, j, i = (int(n) for n in numbers)
+    return k, j, i
+
+
+def _rows(matrix: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    rows = tuple(tuple(float(value) for value in row) for row in matrix)
+    if [len(row) for row in rows] != [4, 4, 4, 4]:
+        raise ValueError("not a 4 x 4 matrix")
+    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from Mem3DPropagateLib.request import (
     SliceMethod,
     SliceQuality,
 )
-from Mem3DPropagateLib.shapes import Stack
+from Mem3DPropagateLib.shapes import Stack, window_around
 
 
 class PropagateTask:
@@ -104,7 +104,7 @@ class _Part:
         axis = self.request.axis.array_axis
         spacing_mm = geometry.spacing_kji_mm
         pixel_mm = tuple(s for a, s in enumerate(spacing_mm) if a != axis)
-        self.window = _window(self.drawing.masks, pixel_mm)
+        self.window = window_around(self.drawing.masks)
         self.stack = Stack(
             np.array(self.drawing.slices),
             np.ascontiguousarray(self.drawing.masks[(slice(None), *self.window)], dtype=bool),
@@ -184,17 +184,6 @@ class _Part:
             used_slices=tuple(int(self.stack.slices[p]) for p in around.positions),
             distance_to_nearest_mm=min(around.steps) * self.stack.slice_mm,
         )
-
-
-def _window(masks: np.ndarray, pixel_mm: Sequence[float]) -> tuple[slice, slice]:
-    """Rows and columns around all references, with room for a drifting end."""
-    drawn = np.asarray(masks.any(axis=0))
-    window = []
-    for axis in (0, 1):
-        filled = np.flatnonzero(drawn.any(axis=1 - axis))
-        margin = 4 + int(0.15 * (filled[-1] - filled[0]))
-        window.append(slice(max(int(filled[0]) - margin, 0), min(int(filled[-1]) + margin + 1, drawn.shape[axis])))
-    return window[0], window[1]
 
 
 def _separate(a: _Part, b: _Part, index: int) -> None:

@@ -10,11 +10,14 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: no MRML scene to test with")
 
+from phantoms import on_slices
+from propagating import DRAWN, GRID, ORGAN
 from slanted import oblique_matrix
 
 from host.scene import clear_scene, start_scene
 from MedAILib.mrml.label_maps import segmentation_from_label_map
-from MedAILib.volume import Geometry, LabelMap, SegmentInfo
+from MedAILib.mrml.volumes import write_volume
+from MedAILib.volume import Geometry, LabelMap, SegmentInfo, Volume
 
 
 @pytest.fixture
@@ -45,3 +48,15 @@ def a_segmentation(scene: Any) -> Callable[..., Any]:
         return segmentation_from_label_map(scene, label_map)
 
     return make
+
+
+@pytest.fixture
+def a_volume(scene: Any) -> Callable[..., Any]:
+    """A function that puts a volume on a grid into the scene."""
+    return lambda grid=GRID: write_volume(scene, Volume(np.zeros(grid.shape_kji, np.int16), grid.ijk_to_ras, "MR"))
+
+
+@pytest.fixture
+def drawn(a_volume, a_segmentation) -> tuple[Any, Any]:
+    """A segmentation node with one segment, ``organ``, drawn on five slices; and its volume node."""
+    return a_segmentation(GRID, {"organ": on_slices(ORGAN, DRAWN)}), a_volume()
