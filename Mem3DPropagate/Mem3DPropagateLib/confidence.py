@@ -29,7 +29,9 @@ FEATURES = (
     "pixel / half width",
     "drawn on one side only",
     "1 - Dice of left-out references",
-    "no reference could be left out",
+    "one reference drawn",
+    "two references drawn",
+    "three references drawn",
     "|log half-width ratio| of the bracketing references",
 )
 
@@ -125,7 +127,7 @@ def slice_features(stack: Stack, index: int, mask: np.ndarray, left_out_dice: fl
             pixel_mm / here_mm,
             float(len(around.positions) == 1),
             0.0 if left_out_dice is None else 1.0 - left_out_dice,
-            float(left_out_dice is None),
+            *(float(np.count_nonzero(stack.holds) == count) for count in (1, 2, 3)),
             abs(np.log(sides_mm[0] / sides_mm[-1])),
         ]
     )
