@@ -65,6 +65,18 @@ class UnreadableFile(InputError):
     code = "INVALID_FORMAT"
 
 
+class DicomError(UnreadableFile):
+    """A DICOM folder or file holds no image that can be read, or not the series that was asked for."""
+
+    code = "DICOM_ERROR"
+
+
+class ConfigError(InputError):
+    """Settings, or a combination of them, that cannot be run."""
+
+    code = "CONFIG_ERROR"
+
+
 class GeometryMismatch(InputError):
     """Two images that must share a voxel grid do not."""
 

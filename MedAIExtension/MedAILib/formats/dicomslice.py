@@ -36,6 +36,7 @@ TAGS = (
     "RescaleSlope",
     "RescaleIntercept",
     "EchoTime",
+    "EchoNumbers",
     "TemporalPositionIdentifier",
     "DiffusionBValue",
     "TriggerTime",
@@ -76,7 +77,7 @@ class DicomSlice:
         The attributes of `SPLITTERS`, as text.
     """
 
-    SPLITTERS: ClassVar[tuple[str, ...]] = ("TE", "type", "time", "b", "trigger", "TI", "acquisition", "clock")
+    SPLITTERS: ClassVar[tuple[str, ...]] = ("TE", "echo", "type", "time", "b", "trigger", "TI", "acquisition", "clock")
     """What may tell stacks of one series apart, most telling first."""
 
     path: Path
@@ -194,6 +195,7 @@ def _slice(frame: _Frame, path: Path, index: int) -> DicomSlice:
 def _marks(frame: _Frame) -> dict[str, str]:
     names = {
         "TE": frame.get("EchoTime", frame.get("EffectiveEchoTime")),
+        "echo": frame.get("EchoNumbers"),
         "type": frame.get("ImageType"),
         "time": frame.get("TemporalPositionIdentifier", frame.get("TemporalPositionIndex")),
         "b": frame.get("DiffusionBValue"),

@@ -9,7 +9,7 @@ To the worker::
 
 From the worker::
 
-    {"event": "progress", "id", "stage", "fraction", "eta_s"}
+    {"event": "progress", "id", "stage", "fraction", "eta_s", "detail"}
     {"event": "warning", "id", "text"}
     {"event": "done", "id", "alone"}
     {"event": "error", "id", "error": {"code", "what", "why", "todo", "details"}, "alone"}

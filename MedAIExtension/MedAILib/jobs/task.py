@@ -35,11 +35,14 @@ class Progress:
         Of the whole run, 0..1.
     eta_s : float or None
         Estimated seconds left; None while there is no ground for an estimate.
+    detail : str
+        How far within the stage, such as bytes; empty where the fraction says it all.
     """
 
     stage: str
     fraction: float
     eta_s: float | None = None
+    detail: str = ""
 
 
 @dataclass
@@ -79,17 +82,25 @@ class Context:
         self._started = self._stage_started = time.monotonic()
         self._stage = ""
 
-    def progress(self, stage: str, fraction: float) -> None:
-        """Report the stage and the fraction of the whole run done; raises `Cancelled` when asked to stop."""
-        if self.is_cancelled():
-            raise Cancelled("The run was cancelled.", todo="Nothing was changed; start it again when you like.")
+    def progress(self, stage: str, fraction: float, detail: str = "", eta_s: float | None = None) -> None:
+        """Report the stage and the fraction of the whole run done; raises `Cancelled` when asked to stop.
+
+        ``eta_s``: seconds left where the task knows better than the fraction done in the time gone by.
+        """
+        self.check()
         now = time.monotonic()
         if stage != self._stage:
             self.close_stage()
             self._stage = stage
         elapsed_s = now - self._started
-        eta_s = elapsed_s * (1 - fraction) / fraction if fraction > 0.02 and elapsed_s > 0.5 else None
-        self.on_progress(Progress(stage, min(max(fraction, 0.0), 1.0), eta_s))
+        if eta_s is None and fraction > 0.02 and elapsed_s > 0.5:
+            eta_s = elapsed_s * (1 - fraction) / fraction
+        self.on_progress(Progress(stage, min(max(fraction, 0.0), 1.0), eta_s, detail))
+
+    def check(self) -> None:
+        """Raise `Cancelled` when asked to stop; for places too frequent to report progress from."""
+        if self.is_cancelled():
+            raise Cancelled("The run was cancelled.", todo="Nothing was changed; start it again when you like.")
 
     def close_stage(self) -> None:
         """Book the seconds of the stage that just ended."""

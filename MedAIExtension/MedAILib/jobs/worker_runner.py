@@ -178,7 +178,7 @@ class WorkerJob(Job):
             if message is None:
                 self._die()
             elif message["event"] == "progress":
-                newest = Progress(message["stage"], message["fraction"], message["eta_s"])
+                newest = Progress(message["stage"], message["fraction"], message["eta_s"], message["detail"])
             else:
                 self._handle(message)
             if self.state is not JobState.RUNNING:

@@ -291,7 +291,7 @@ class RunPanel:
 
     def _show_progress(self, progress: Progress) -> None:
         self.progressBar.value = round(1000 * progress.fraction)
-        text = progress.stage
+        text = ": ".join(filter(None, (progress.stage, progress.detail)))
         if progress.eta_s is not None:
             text = _("{stage}, {time} left").format(stage=text, time=estimate_text(progress.eta_s))
         self.stageLabel.text = text
