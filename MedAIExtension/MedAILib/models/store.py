@@ -307,8 +307,16 @@ def tree_bytes(folder: Path) -> int:
     """Bytes of all files below a folder, or of a file."""
     if folder.is_file():
         return folder.stat().st_size
-    return sum(path.lstat().st_size for path in _files(folder))
+    return sum(_size(path) for path in _files(folder))
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files below a folder, but for those that another process is just moving in or away."""
+    return sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
