@@ -48,7 +48,10 @@ def test_the_wheel_carries_licence_command_and_features(wheel: UnpackedWheel) ->
     entries = ConfigParser()
     entries.read(wheel.metadata / "entry_points.txt")
     assert dict(entries["console_scripts"]) == {"medai": "MedAILib.cli.main:main"}
-    assert dict(entries["medai.features"]) == {"mem3d": "Mem3DPropagateLib.feature:FEATURE"}
+    assert dict(entries["medai.features"]) == {
+        "knee": "KneeAnalysisLib.feature:FEATURE",
+        "mem3d": "Mem3DPropagateLib.feature:FEATURE",
+    }
 
 
 def test_the_wheel_asks_for_nothing_that_only_some_features_need(wheel: UnpackedWheel) -> None:

@@ -86,25 +86,18 @@ def test_help_of_every_command_works(modules: Path) -> None:
         assert "--json" in done.stdout
 
 
-def test_help_is_fast_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     code = """
-import sys, time
-started = time.perf_counter()
+import sys
 from MedAILib.cli.main import main
 status = main(["--help"])
-seconds = time.perf_counter() - started
 heavy = {"numpy", "scipy", "SimpleITK", "torch", "vtk", "slicer", "pydicom", "PIL"} & set(sys.modules)
-print("found:", status, sorted(heavy), seconds)
+print("found:", status, sorted(heavy))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    seconds = []
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment)
-        assert done.returncode == 0, done.stderr
-        *_, last = done.stdout.splitlines()
-        assert last.startswith("found: 0 []")
-        seconds.append(float(last.split()[-1]))
-    assert min(seconds) < 0.3
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "found: 0 []"
 
 
 def test_the_version_is_told() -> None:
