@@ -271,7 +271,7 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
             With what happened, why probably, and what to do. The scene is as it was.
         """
         from MedAILib.jobs.runner import InProcessRunner
-        from Mem3DPropagateLib.logic import TASK
+        from Mem3DPropagateLib.request import TASK
 
         plan = self.plan(segmentationNode, segmentIds, volumeNode, axis, references, extend, allGaps)
         return self.write(plan, (runner or InProcessRunner()).run(TASK, plan.request))
@@ -312,7 +312,7 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
 
     def start(self, plan, onProgress=None):
         """Start a plan in the worker; answers the job."""
-        from Mem3DPropagateLib.logic import TASK
+        from Mem3DPropagateLib.request import TASK
 
         runner = self._runner or slicer.modules.MedAIExtensionInstance.runner
         return runner.start(TASK, plan.request, onProgress)

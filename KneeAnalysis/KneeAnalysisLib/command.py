@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedAILib.cli.groups import command_group
-from MedAILib.errors import ConfigError, MedAIError
+from MedAILib.errors import ConfigError, Incomplete, MedAIError
 
 if TYPE_CHECKING:
     from KneeAnalysisLib.request import KneeRequest
@@ -27,8 +27,6 @@ ENGINES = (
     "dosma-staple",
     "none",
 )
-INCOMPLETE_STATUS = 3
-
 DESCRIPTION = """\
 Measure a knee: cartilage thickness by region, T2, surfaces, a table and a report.
 
@@ -97,7 +95,7 @@ def analyze(arguments: argparse.Namespace, console: Console) -> int | None:
                     "out": str(arguments.out), "archive": str(archive)})  # fmt: skip
     _print(console, result, arguments.out)
     measured = result.statistics is None or bool(result.statistics.thickness)
-    return None if measured else INCOMPLETE_STATUS
+    return None if measured else Incomplete.exit_status
 
 
 def request_from(arguments: argparse.Namespace) -> KneeRequest:

@@ -34,8 +34,6 @@ class FileKind(Enum):
     UNKNOWN = "of no format we know"
 
 
-IMAGES = {FileKind.NIFTI, FileKind.NRRD, FileKind.METAIMAGE, FileKind.DICOM}
-
 _TODO = {
     FileKind.EMPTY: "Copy or download it again.",
     FileKind.HTML: "Download the file itself; you may have to sign in first.",

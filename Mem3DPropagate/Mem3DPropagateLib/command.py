@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from Mem3DPropagateLib.request import PropagateRequest, PropagateResult
 
 UNTIL_CLOSED = "auto"
-TASK = "Mem3DPropagateLib.task:PropagateTask"
 
 DESCRIPTION = """\
 Propagate structures drawn on a few slices through a volume.
@@ -172,6 +171,8 @@ def _request(
 
 
 def _run(arguments: argparse.Namespace, request: PropagateRequest, console: Console) -> Outcome[PropagateResult]:
+    from Mem3DPropagateLib.request import TASK
+
     if arguments.worker:
         from MedAILib.jobs.worker_runner import WorkerRunner
 

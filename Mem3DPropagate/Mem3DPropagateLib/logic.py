@@ -36,8 +36,6 @@ from Mem3DPropagateLib.record import EMPTY, TAG, Record, changed_slices, gaps_ar
 from Mem3DPropagateLib.request import Axis, Drawing, Method, PropagatedSegment, PropagateRequest, PropagateResult
 from Mem3DPropagateLib.shapes import centre_px
 
-TASK = "Mem3DPropagateLib.task:PropagateTask"
-
 _Neighbours = tuple[list[str], list[str]]
 
 

@@ -14,6 +14,9 @@ import numpy as np
 
 from MedAILib.volume import Volume
 
+TASK = "Mem3DPropagateLib.task:PropagateTask"
+"""The task that answers a `PropagateRequest`, as runners know it."""
+
 
 class Axis(Enum):
     """The array axis along which slices are stacked, named as the voxel index is."""

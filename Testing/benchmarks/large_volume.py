@@ -49,7 +49,8 @@ def main() -> None:
     from MedAILib.mrml.segment_edit import write_segment_slices
     from MedAILib.mrml.segmentations import segment_mask, set_reference_geometry
     from MedAILib.mrml.volumes import write_volume
-    from Mem3DPropagateLib.logic import TASK, ScenePropagation
+    from Mem3DPropagateLib.logic import ScenePropagation
+    from Mem3DPropagateLib.request import TASK
     from Mem3DPropagateLib.shapes import dice
 
     truth = liver_sized()

@@ -12,7 +12,8 @@ from MedAILib.mrml.nodes import run_id
 from MedAILib.mrml.segment_edit import write_segment_block
 from MedAILib.mrml.segmentations import segment_ids, segment_info, segment_mask
 from MedAILib.volume import Geometry
-from Mem3DPropagateLib.logic import TASK, Options, ScenePropagation
+from Mem3DPropagateLib.logic import Options, ScenePropagation
+from Mem3DPropagateLib.request import TASK
 
 SHAPE = (41, 30, 34)
 GRID = Geometry(SHAPE, np.diag([0.9, 0.9, 1.5, 1.0]))

@@ -48,16 +48,6 @@ class FileFormat(Enum):
     OTHER = "of no format known here"
 
 
-WEIGHT_FORMATS = {
-    FileFormat.SAFETENSORS,
-    FileFormat.TORCH,
-    FileFormat.TORCH_LEGACY,
-    FileFormat.KERAS,
-    FileFormat.HDF5,
-    FileFormat.ONNX,
-    FileFormat.NUMPY,
-    FileFormat.NUMPY_ZIP,
-}
 _TORCH_FORMATS = {FileFormat.TORCH, FileFormat.TORCH_LEGACY}
 _PROMISES = {
     ".safetensors": {FileFormat.SAFETENSORS},

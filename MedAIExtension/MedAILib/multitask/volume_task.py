@@ -19,7 +19,6 @@ from MedAILib.errors import InputError
 from MedAILib.grids import axis_code, reoriented
 from MedAILib.jobs.task import Context
 from MedAILib.models.heads import ClassInfo
-from MedAILib.models.infer import MULTITASK_UNET
 from MedAILib.multitask.planes import axes_of
 from MedAILib.multitask.predictor import Asked, MultiTaskPredictor
 from MedAILib.multitask.results import Prediction
@@ -27,8 +26,6 @@ from MedAILib.palette import default_color
 from MedAILib.volume import LabelMap, SegmentInfo, Volume
 
 TASK = "MedAILib.multitask.volume_task:VolumeTask"
-ARCHITECTURE = MULTITASK_UNET.name
-"""What the descriptions of the models that this task runs call their architecture."""
 
 
 @dataclass(frozen=True, eq=False)
