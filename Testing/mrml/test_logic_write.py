@@ -24,13 +24,12 @@ from MedAILib.mrml.segmentations import (
 from MedAILib.mrml.undo import UndoHistory
 from MedAILib.volume import Geometry
 from Mem3DPropagateLib.logic import (
-    TASK,
     Options,
     ScenePropagation,
     read_record,
 )
 from Mem3DPropagateLib.record import TAG
-from Mem3DPropagateLib.request import Axis
+from Mem3DPropagateLib.request import TASK, Axis
 
 # Whole or not at all
 
