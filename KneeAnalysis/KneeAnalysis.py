@@ -7,7 +7,6 @@ from pathlib import Path
 
 import qt
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -15,9 +14,9 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
+
+from MedAILib.ui.module_widget import ParameterNodeWidget
 
 
 class KneeAnalysis(ScriptedLoadableModule):
@@ -103,16 +102,12 @@ class KneeAnalysisParameterNode:
     t2: bool = False
 
 
-class KneeAnalysisWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class KneeAnalysisWidget(ParameterNodeWidget):
     """The panel; what it does is in the logic."""
 
     def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic = None
+        ParameterNodeWidget.__init__(self, parent)
         self.nodes = None
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
         self._mapped = None
         self._pending = None
 
@@ -122,11 +117,8 @@ class KneeAnalysisWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedAILib.ui.run_panel import RunPanel
         from MedAILib.ui.run_times import RunTimes
 
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/KneeAnalysis.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
+        ParameterNodeWidget.setup(self)
+        self.loadPanel()
         self.logic = KneeAnalysisLogic()
         self.runPanel = RunPanel(
             _("Analyze"),
@@ -145,47 +137,19 @@ class KneeAnalysisWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.getModelButton.clicked.connect(self.onGetModel)
         for line in (self.ui.labelsPathLine, self.ui.t2PathLine):
             line.currentPathChanged.connect(self.onPathChanged)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
-
-    def cleanup(self) -> None:
-        self.removeObservers()
-        self.runPanel.close()
-        self.setParameterNode(None)
+        self.followScene()
 
     def enter(self) -> None:
         self.logic.store.refresh()
-        self.initializeParameterNode()
+        ParameterNodeWidget.enter(self)
 
-    def exit(self) -> None:
-        self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller, event) -> None:
-        self.runPanel.cancel()
-        self.setParameterNode(None)
+    def forgetScene(self) -> None:
         self.nodes = None
         self.resultPanel.clear()
 
-    def onSceneEndClose(self, caller, event) -> None:
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self) -> None:
-        if self._parameterNode is None:
-            self.setParameterNode(self.logic.getParameterNode())
+    def fillParameterNode(self) -> None:
         if self._parameterNode.segmentation is None:
             self._parameterNode.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-
-    def setParameterNode(self, node) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onChoiceChanged)
-        self._parameterNode = node
-        if node is not None:
-            self._parameterNodeGuiTag = node.connectGui(self.ui)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onChoiceChanged)
-            self.onChoiceChanged()
 
     # Choices
 

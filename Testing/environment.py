@@ -26,6 +26,12 @@ INSTALLS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """By environment, the arguments of one ``pip install`` after the other."""
 
+ENGINES = ("--editable", ".[test,lint,test-engines]")
+"""Likewise, what can be missing: tests that train nnU-Net or compare with TensorFlow are then skipped."""
+
+UNUSED = ("torchvision", "timm")
+"""What nnU-Net asks for and never imports; packages that do import it fail where it does not match torch."""
+
 COVERED_BY = {"demo": ("demo", "test"), "test": ("test",)}
 """The environments that hold all that an environment needs."""
 
@@ -61,8 +67,20 @@ def main(name: str) -> int:
         if done.returncode:
             print(f"pip could not install {' '.join(arguments)}: see its message above, then run `make {name}` again.")
             return done.returncode
+    if name == "test" and not _install_engines(pip):
+        return 0  # unstamped: the next call tries again
     _stamp(name).write_text(_digest(name))
     return 0
+
+
+def _install_engines(pip: list[str | Path]) -> bool:
+    """Install what the tests of networks need; False where it cannot be had."""
+    if subprocess.run([*pip, *ENGINES], cwd=REPOSITORY, check=False).returncode:
+        print(f"pip could not install {ENGINES[-1]}: tests of networks are skipped, and the next `make` tries again.")
+        return False
+    if subprocess.run([PYTHON, "-c", "import torchvision"], capture_output=True, check=False).returncode:
+        subprocess.run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", *UNUSED], check=False)
+    return True
 
 
 def _is_usable() -> bool:
@@ -87,7 +105,7 @@ def _was_made_for(name: str) -> bool:
 
 def _digest(name: str) -> str:
     """What an environment was made from: it is made anew when any of it changes."""
-    digest = hashlib.sha256(repr((INSTALLS[name], str(VENV), sys.version_info[:2])).encode())
+    digest = hashlib.sha256(repr((INSTALLS[name], ENGINES, str(VENV), sys.version_info[:2])).encode())
     for file in ("pyproject.toml", "constraints.txt"):
         digest.update((REPOSITORY / file).read_bytes())
     return digest.hexdigest()

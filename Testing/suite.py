@@ -52,9 +52,10 @@ class Counts:
 
 
 def tests_in(folder: Path) -> Stage:
-    """The stage that runs pytest on a folder, named after it."""
-    report = REPORTS / f"{folder.name}.xml"
-    return Stage(folder.name, (sys.executable, "-m", "pytest", str(folder), f"--junitxml={report}"), report)
+    """The stage that runs pytest on a folder, named after its place: ``unit-knee``."""
+    name = "-".join(folder.parts[1:])
+    report = REPORTS / f"{name}.xml"
+    return Stage(name, (sys.executable, "-m", "pytest", str(folder), f"--junitxml={report}"), report)
 
 
 STAGES = (
@@ -62,7 +63,7 @@ STAGES = (
     Stage("format", (sys.executable, "-m", "ruff", "format", "--check", ".")),
     Stage("mypy", (sys.executable, "-m", "mypy")),
     Stage("imports", (str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache")),
-    tests_in(Path("Testing/unit")),
+    *(tests_in(Path("Testing/unit") / library) for library in ("medailib", "mem3d", "knee", "router")),
     tests_in(Path("Testing/mrml")),
     tests_in(Path("Testing/widgets")),
     tests_in(Path("Testing/package")),

@@ -27,7 +27,7 @@ from KneeAnalysisLib.watch import Watch
 from MedAILib.errors import InputError
 from MedAILib.grids import axis_code, placed, reoriented
 from MedAILib.jobs.task import Context
-from MedAILib.multitask.torchuse import chosen_device, torch_threads
+from MedAILib.models.torchuse import chosen_device, torch_threads
 from MedAILib.volume import LabelMap, Volume
 
 

@@ -114,7 +114,7 @@ def gaussian_kernel(variance_voxels2: float) -> np.ndarray:
 
     Lindeberg's discrete analogue: the modified Bessel functions exp(-t) I_n(t). Unlike a sampled Gaussian it
     keeps its variance for voxels larger than its width.
-    T. Lindeberg, Scale-space for discrete signals, IEEE PAMI 12(3), 1990.
+    T. Lindeberg, Scale-space for discrete signals, IEEE PAMI 12(3), 1990, 234-254.
     """
     from scipy.special import ive
 

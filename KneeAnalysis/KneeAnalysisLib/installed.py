@@ -47,11 +47,11 @@ def installed_weights(engine: EngineName, manager: Manager | None = None) -> tup
     ModelNotInstalled, InvalidWeights, LicenceNotAccepted
         See `MedAILib.models.manager.Manager.path`.
     """
-    from MedAILib.models.manager import Manager
-
     models = engine_info(engine).models
     if not models:
         return ()
+    from MedAILib.models.manager import Manager
+
     store = manager or Manager()
     return tuple(store.path(model_id) for model_id in models)
 

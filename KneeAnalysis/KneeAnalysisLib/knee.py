@@ -23,6 +23,7 @@ from KneeAnalysisLib.labels import (
     label_counts,
     label_scheme,
     other_labels,
+    scheme_notes,
     tissue_segments,
     to_canonical,
 )
@@ -139,13 +140,21 @@ def knee_from(label_map: LabelMap, scheme: str | LabelScheme = "canonical", *, s
     InputError
         The label map holds no tissue of the scheme, or contradicts it (see `check_plausible`).
     """
+    knee = read_labels(label_map, scheme, side=side)
+    check_plausible(knee, label_scheme(scheme))
+    return knee
+
+
+def read_labels(
+    label_map: LabelMap, scheme: str | LabelScheme = "canonical", *, side: Side | str | None = None
+) -> Knee:
+    """As `knee_from`, whatever the labels are (`implausible`)."""
     chosen = label_scheme(scheme)
     canonical = reoriented(to_canonical(label_map, chosen), AXES)
     knee = Knee(canonical.layers[0], canonical.geometry, None, axis_code(label_map.geometry), label_map.name)
-    check_plausible(knee, chosen)
     found = detected_side(knee.labels)
     given = None if side in (None, "auto") else Side(side)
-    notes = []
+    notes = list(scheme_notes(label_map, chosen))
     unused = other_labels(label_map, chosen)
     if unused:
         notes.append("Left out, because the label scheme does not name them: " + ", ".join(s.name for s in unused))
@@ -168,6 +177,17 @@ def check_plausible(knee: Knee, scheme: LabelScheme) -> None:
     InputError
         The tibia lies above the femur, or a bone is much smaller than the cartilage on it.
     """
+    problems = implausible(knee)
+    if problems:
+        raise InputError(
+            f"The labels are not those of the scheme '{scheme.name}': {', and '.join(problems)}.",
+            why="The label map uses other label values.",
+            todo="Choose another scheme (native, canonical) or give a labels file.",
+        )
+
+
+def implausible(knee: Knee) -> tuple[str, ...]:
+    """What cannot be in a knee, one sentence's part each; empty where all can."""
     problems = []
     if knee.voxels[Tissue.FEMUR] and knee.voxels[Tissue.TIBIA]:
         heights = [_mean_row(knee.mask(bone)) for bone in (Tissue.FEMUR, Tissue.TIBIA)]
@@ -177,12 +197,7 @@ def check_plausible(knee: Knee, scheme: LabelScheme) -> None:
         cartilage = sum(knee.voxels[c] for c in cartilages)
         if knee.voxels[bone] and cartilage > _MOST_CARTILAGE * knee.voxels[bone]:
             problems.append(f"the {bone.key} would be much smaller than its cartilage")
-    if problems:
-        raise InputError(
-            f"The labels are not those of the scheme '{scheme.name}': {', and '.join(problems)}.",
-            why="The label map uses other label values.",
-            todo="Choose another scheme (native, canonical) or give a labels file.",
-        )
+    return tuple(problems)
 
 
 _MOST_CARTILAGE = 2.0

@@ -263,6 +263,33 @@ def other_labels(label_map: LabelMap, scheme: LabelScheme) -> tuple[SegmentInfo,
     return tuple(info for info in label_map.segments if info.id not in used)
 
 
+def scheme_notes(label_map: LabelMap, scheme: LabelScheme) -> tuple[str, ...]:
+    """What the user should know of a scheme of their own: labels that are not there, and bones that it does not name.
+
+    The schemes of the package name tissues that many label maps lack; of them nothing is said.
+    """
+    if scheme in (NATIVE, CANONICAL):
+        return ()
+    absent = [
+        f"{tissue.key} {label}"
+        for tissue, labels in scheme.labels.items()
+        for label in labels
+        if not _segments_called(label_map, label)
+    ]
+    unnamed = [bone.key for bone in BONES if bone not in scheme.labels]
+    notes = []
+    if absent:
+        notes.append(
+            f"The label scheme '{scheme.name}' names labels that this label map does not have: {', '.join(absent)}."
+        )
+    if unnamed:
+        notes.append(
+            f"The label scheme '{scheme.name}' does not say which label is {' or '.join(unnamed)}: "
+            "no thickness is measured there."
+        )
+    return tuple(notes)
+
+
 _RANK = np.array([0] + [3 if t in CARTILAGES else 2 if t in MENISCI else 1 for t in Tissue], dtype=np.uint8)
 """Of two tissues in one voxel the one of higher rank is kept."""
 _KEYS_TODO = "The tissues are: " + ", ".join(tissue.key for tissue in Tissue) + "."
@@ -270,6 +297,8 @@ _KEYS_TODO = "The tissues are: " + ", ".join(tissue.key for tissue in Tissue) + 
 
 def _labels(key: str, value: object) -> tuple[int | str, ...]:
     values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise InputError(f"{key} is given no label.", todo="Give it one, or leave it out of the labels file.")
     for label in values:
         if isinstance(label, bool) or not isinstance(label, int | str) or label in (0, ""):
             raise InputError(

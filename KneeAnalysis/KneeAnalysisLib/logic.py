@@ -15,7 +15,7 @@ from KneeAnalysisLib.charts import write_charts, write_rows
 from KneeAnalysisLib.exports import safe_name
 from KneeAnalysisLib.labels import BONES, Tissue, tissue_segments
 from KneeAnalysisLib.meshes import SurfaceMesh, polydata
-from KneeAnalysisLib.pictures import THICKEST_MM, thickness_colors
+from KneeAnalysisLib.pictures import BARE, COLOR_STOPS, THICKEST_MM
 from KneeAnalysisLib.request import KneeRequest
 from KneeAnalysisLib.results import KneeResult
 from KneeAnalysisLib.table import rows
@@ -323,15 +323,19 @@ def _color_node(scene: Any) -> Any:
     node.SetSingletonTag(COLOR_NODE)
     node.SetName("Cartilage thickness (mm)")
     node.SetType(slicer.vtkMRMLColorNode.User)
-    node.SetAndObserveColorTransferFunction(_with_bare_bone(thickness_colors()))
+    node.SetAndObserveColorTransferFunction(_thickness_colors())
     node.SetAttribute("Category", "MedAI")
     return scene.AddNode(node)
 
 
-def _with_bare_bone(colors: Any) -> Any:
-    """The colours with that of bare bone at 0."""
+def _thickness_colors() -> Any:
+    """The colours of the report's pictures as a VTK function; bare bone at 0."""
+    colors = vtk.vtkColorTransferFunction()
+    for share, code in COLOR_STOPS:
+        colors.AddRGBPoint(share * THICKEST_MM, *(channel / 255 for channel in bytes.fromhex(code)))
+    colors.SetClamping(True)
     colors.AddRGBPoint(0.05, *colors.GetColor(0.05))
-    colors.AddRGBPoint(0.0, 0.87, 0.84, 0.78)
+    colors.AddRGBPoint(0.0, *BARE)
     return colors
 
 

@@ -1,7 +1,8 @@
 """Bone and cartilage surfaces from a knee's label map (VTK).
 
 A mask is cropped to its surroundings, smoothed, and its surface taken at one half. Points are RAS
-millimetres, triangles run counter-clockwise seen from outside.
+millimetres, triangles run counter-clockwise seen from outside. Of VTK only the parts in use are imported:
+all of it would take a second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from MedAILib.errors import InputError
 from MedAILib.grids import Box, bounding_box
 
 if TYPE_CHECKING:
-    import vtk
+    from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 
 @dataclass(frozen=True)
@@ -217,16 +218,17 @@ def padded_matrix(ijk_to_ras: np.ndarray, box: Box) -> np.ndarray:
 
 def surface_of(smooth: Field | None) -> SurfaceMesh | None:
     """The surface of a field at one half, by flying edges; None where it never reaches that."""
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
     if smooth is None or float(smooth.values.max()) <= LEVEL:
         return None
-    image = vtk.vtkImageData()
+    image = vtkImageData()
     image.SetDimensions(smooth.values.shape[::-1])
     values = np.ascontiguousarray(smooth.values)
     image.GetPointData().SetScalars(numpy_to_vtk(values.ravel()))
-    edges = vtk.vtkFlyingEdges3D()
+    edges = vtkFlyingEdges3D()
     edges.SetInputData(image)
     edges.SetValue(0, LEVEL)
     edges.ComputeNormalsOff()
@@ -244,16 +246,17 @@ def surface_of(smooth: Field | None) -> SurfaceMesh | None:
     return SurfaceMesh(points.astype(np.float32), triangles)
 
 
-def polydata(mesh: SurfaceMesh, arrays: Mapping[str, np.ndarray] | None = None) -> vtk.vtkPolyData:
+def polydata(mesh: SurfaceMesh, arrays: Mapping[str, np.ndarray] | None = None) -> vtkPolyData:
     """A mesh as VTK holds it, with arrays on its points (the first one active) and its normals."""
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
+    from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
+    from vtkmodules.vtkCommonCore import vtkPoints
+    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
 
-    data = vtk.vtkPolyData()
-    points = vtk.vtkPoints()
+    data = vtkPolyData()
+    points = vtkPoints()
     points.SetData(numpy_to_vtk(np.ascontiguousarray(mesh.points_ras_mm, dtype=np.float32), deep=True))
     data.SetPoints(points)
-    cells = vtk.vtkCellArray()
+    cells = vtkCellArray()
     offsets = np.arange(0, 3 * len(mesh.triangles) + 1, 3, dtype=np.int64)
     cells.SetData(
         numpy_to_vtkIdTypeArray(offsets, deep=True),

@@ -2,7 +2,7 @@
 
 The ratio of the echoes depends on T2, and weakly on T1, on the flip angle and, with a strong spoiler between the
 echoes, on diffusion: B. Sveinsson, A. S. Chaudhari, G. E. Gold, B. A. Hargreaves, "A simple analytic method for
-estimating T2 in the knee from DESS", Magn Reson Imaging 38 (2017) 63-70, doi:10.1016/j.mri.2016.12.018.
+estimating T2 in the knee from DESS", Magn Reson Imaging 38 (2017) 63-70.
 """
 
 from __future__ import annotations

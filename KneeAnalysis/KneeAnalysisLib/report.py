@@ -24,14 +24,15 @@ _THICKNESS_FIELDS = (
 )
 _T2_FIELDS = ("region", "t2_mean_ms", "t2_sd_ms", "t2_median_ms", "t2_deep_ms", "t2_superficial_ms")
 _DECIMALS = {"mm": 2, "mm2": 0, "mm3": 0, "ms": 1, "percent": 1}
-_BAR_HEIGHT, _BAR_LENGTH, _BAR_LEFT = 22, 360, 300
+_BAR_HEIGHT, _BAR_LENGTH, _BAR_LEFT, _BAR_ROOM = 22, 360, 340, 120
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1260px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.15em; margin-top: 2em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3em .7em; text-align: right; border-bottom: 1px solid #dfe3e8; } th { font-weight: 600; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid #dfe3e8; } th { font-weight: 600; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
+svg { max-width: 100%; height: auto; }
 img { max-width: 100%; border: 1px solid #dfe3e8; border-radius: 4px; }
 .use { background: #fff4e0; border-left: 4px solid #e69500; padding: .5em 1em; }
 .small { color: #5b6570; font-size: .9em; }
@@ -42,16 +43,19 @@ div.wide { overflow-x: auto; }
 def html_report(result: KneeResult) -> str:
     """The report as one HTML document."""
     found = rows(result)
+    whole = len(result.statistics.thickness) if result.statistics else 0
     parts = [
         f"<h1>Knee: {_text(result.name)}</h1>",
         f'<p class="small">{_text(_facts(result))}</p>',
         f'<p class="use"><b>{_text(RESEARCH_USE)}</b></p>',
         _notes(result),
         "<h2>Cartilage thickness</h2>",
-        _thickness(found),
+        _thickness(found[:whole]),
     ]
+    if found[whole:]:
+        parts += ["<h2>Finer regions</h2>", _bars(found[whole:]), _table(_THICKNESS_FIELDS, found[whole:])]
     if result.t2 is not None:
-        parts += ["<h2>T2</h2>", f'<p class="small">{_text(result.t2.stated)}</p>', _table(_T2_FIELDS, found)]
+        parts += ["<h2>T2</h2>", f'<p class="small">{_text(result.t2.stated)}</p>', _table(_T2_FIELDS, found[:whole])]
     parts += ["<h2>Thickness on the bones</h2>", *_pictures(result), "<h2>How it was made</h2>", _made(result)]
     body = "\n".join(part for part in parts if part)
     return (
@@ -96,7 +100,10 @@ def _bars(found: Sequence[Row]) -> str:
     """Mean and SD of every region as bars (SVG)."""
     longest = max(max(row.mean_mm + row.sd_mm for row in found), 0.1)
     height = _BAR_HEIGHT * len(found) + 6
-    lines = [f'<svg viewBox="0 0 740 {height}" width="740" role="img" aria-label="Mean thickness of every region">']
+    width = _BAR_LEFT + _BAR_LENGTH + _BAR_ROOM
+    lines = [
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="Mean and SD of every region">'
+    ]
     for number, row in enumerate(found):
         y = number * _BAR_HEIGHT + 4
         length, spread = (_BAR_LENGTH * mm / longest for mm in (row.mean_mm, row.sd_mm))
@@ -112,7 +119,7 @@ def _bars(found: Sequence[Row]) -> str:
 
 
 def _table(names: Sequence[str], found: Iterable[Row]) -> str:
-    head = "".join(f"<th>{_text(heading(name))}</th>" for name in names)
+    head = "".join(f"<th>{_text(heading(name).replace('mm2', 'mm²').replace('mm3', 'mm³'))}</th>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{_text(cell_text(name, getattr(row, name)))}</td>" for name in names) + "</tr>"
         for row in found

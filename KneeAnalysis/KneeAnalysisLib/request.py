@@ -197,6 +197,8 @@ class KneeRequest:
                 problems.append(f"the engine '{self.engine.value}' needs an image")
             if not self.weights:
                 problems.append(f"there are no weights for the engine '{self.engine.value}'")
+            if not isinstance(self.labels, str):
+                problems.append("the labels of a network are said by name or file, not as a mapping")
         return problems
 
     def _timeout_problems(self) -> list[str]:

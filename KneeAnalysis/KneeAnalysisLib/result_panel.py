@@ -110,7 +110,7 @@ def _short(field: str) -> str:
         "mean_mm": _("Mean\n(mm)"),
         "sd_mm": _("SD\n(mm)"),
         "denuded_percent": _("Denuded\n(%)"),
-        "volume_mm3": _("Volume\n(mm3)"),
+        "volume_mm3": _("Volume\n(mm³)"),
         "t2_mean_ms": _("T2\n(ms)"),
         "t2_deep_ms": _("T2 deep\n(ms)"),
         "t2_superficial_ms": _("T2 superf.\n(ms)"),

@@ -10,7 +10,7 @@ from KneeAnalysisLib.depth import DEEP, SUPERFICIAL, depth_regions, depth_split
 from KneeAnalysisLib.echoes import EchoSeries
 from KneeAnalysisLib.engines import SegmentTask
 from KneeAnalysisLib.finer import FINER_REGIONS, finer_subregions
-from KneeAnalysisLib.knee import Knee, knee_from
+from KneeAnalysisLib.knee import Knee, implausible, knee_from, read_labels
 from KneeAnalysisLib.labels import BONES, CARTILAGES, REGIONS, Tissue
 from KneeAnalysisLib.measures import ThicknessOptions
 from KneeAnalysisLib.meshes import MeshOptions, SurfaceMesh, bone_mesh, cartilage_mesh
@@ -24,7 +24,7 @@ from KneeAnalysisLib.results import (
     Thickness,
     TissueSurface,
 )
-from KneeAnalysisLib.segmentation import EngineName, SegmentRequest
+from KneeAnalysisLib.segmentation import EngineName, SegmentationFailed, SegmentRequest
 from KneeAnalysisLib.statistics import RegionStatistics, region_statistics
 from KneeAnalysisLib.subregions import region_label_map, subregions
 from KneeAnalysisLib.t2 import T2Options, T2Statistics, t2_by_region, t2_map
@@ -41,6 +41,8 @@ def segment(request: KneeRequest, context: Context, segmenter: SegmentTask) -> S
     ------
     MedAIError
         Of the label map (`knee_from`) or of the network (`SegmentTask.run`).
+    SegmentationFailed
+        The network's labels are not those of a knee.
     """
     if request.engine is EngineName.NONE:
         assert request.label_map is not None
@@ -54,7 +56,14 @@ def segment(request: KneeRequest, context: Context, segmenter: SegmentTask) -> S
         request.image, request.engine, request.weights, labels=_scheme_text(request), options=options
     )  # fmt: skip
     found = segmenter.run(asked, context)
-    knee = knee_from(found.labels, side=request.side)
+    knee = read_labels(found.labels, side=request.side)
+    problems = implausible(knee)
+    if problems:
+        raise SegmentationFailed(
+            f"What the engine '{found.engine.value}' found cannot be a knee: {', and '.join(problems)}.",
+            why="The image may show something else than what the network was trained with.",
+            todo="Look at the image; choose another engine, or give a label map that you have.",
+        )
     return Segmented(found.labels, _side(knee), found.engine.value, found.weights, found.device, knee.notes)
 
 

@@ -11,7 +11,8 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,14 +21,16 @@ from typing import Any
 import numpy as np
 
 from MedAILib.atomic import output_error, write_text
-from MedAILib.errors import JobError
+from MedAILib.errors import InUse, JobError, OutputError
 from MedAILib.jobs.codec import load, save
 from MedAILib.jobs.report import now_utc
+from MedAILib.models.locks import locked
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "steps"
 STATE_FILE = "state.json"
+LOCK_FILE = ".in-use.lock"
 SCHEMA = 1
 PACKAGES = frozenset({"KneeAnalysisLib", "MedAILib"})
 
@@ -116,6 +119,38 @@ class StepStore:
     def _write_state(self) -> None:
         steps = {name: {f.name: getattr(kept, f.name) for f in fields(kept)} for name, kept in self._state.items()}
         write_text(self._folder / STATE_FILE, json.dumps({"schema": SCHEMA, "steps": steps}, indent=2) + "\n")
+
+
+@contextmanager
+def reserved(out: Path) -> Iterator[None]:
+    """Keep other analyses out of a result folder, which is made where it does not exist.
+
+    The system lets go of it when the process ends, however it ends. On a file system without locks (some network
+    drives) nothing is kept out.
+
+    Raises
+    ------
+    InUse
+        Another analysis is working there.
+    OutputError
+        The folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(out, error) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out / LOCK_FILE, timeout_s=0))
+        except InUse as error:
+            raise InUse(
+                f"Another analysis is writing to '{out}'.",
+                why=error.why,
+                todo="Wait until it is done, or choose another folder.",
+            ) from error
+        except OutputError as error:  # where nothing can be written, the first step says so
+            logger.info("%s is not locked: %s", out, error.text)
+        yield
 
 
 def read_state(out: Path) -> dict[str, Kept]:

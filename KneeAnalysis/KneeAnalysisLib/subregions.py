@@ -2,8 +2,7 @@
 
 The femoral cartilage is cut by planes: at the front of the intercondylar notch into trochlea (anterior) and condyles,
 at 60 % of the way from there to the posterior end into weight-bearing and posterior parts, and through the notch into
-medial and lateral. The 60 % are those of F. Eckstein et al., "Double echo steady state magnetic resonance imaging of
-knee articular cartilage at 3 Tesla", Ann Rheum Dis 65 (2006) 433-441.
+medial and lateral. The 60 % are those of the reference pipeline.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 from KneeAnalysisLib.frame import Frame, femoral_frame, femur_template, patient_frame, voxel_points_ras_mm
 from KneeAnalysisLib.knee import Knee
-from KneeAnalysisLib.labels import REGIONS, Region, Tissue
+from KneeAnalysisLib.labels import REGIONS, Region, Tissue, label_counts
 from MedAILib.grids import bounding_box
 from MedAILib.volume import Geometry, LabelMap, SegmentInfo
 
@@ -187,7 +186,7 @@ def region_label_map(
         Those whose value is no tissue's.
     name : str
     """
-    values = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()) - {0}
+    values = set(np.flatnonzero(label_counts(labels)).tolist())
     tissues = {
         int(tissue): SegmentInfo(tissue.key, tissue.title, int(tissue), 0, tissue.color_rgb) for tissue in Tissue
     }

@@ -119,6 +119,44 @@ def test_nothing_to_measure_is_a_result_in_part(medai, folder: Path) -> None:
     assert status == 3 and "femoral cartilage" in err
 
 
+def test_a_labels_file_that_names_no_bone_ends_without_a_table_and_says_why(medai, folder: Path) -> None:
+    (folder / "few.json").write_text('{"femur": 99, "femoral_cartilage": 24}', encoding="utf-8")
+    status, out, err = medai("--labels", str(folder / "few.json"), "--steps", STEPS, source="own.nrrd")
+    assert status == 3, out
+    assert "labels that this label map does not have: femur 99" in err
+    assert "does not say which label is tibia or patella" in err and "Left out" in err
+
+
+def test_two_echoes_of_qdess_are_segmented_together_and_give_t2(medai, folder: Path) -> None:
+    pytest.importorskip("torch", reason="networks need PyTorch, which is not installed")
+    pytest.importorskip("h5py", reason="Keras files need h5py, which is not installed")
+    from dosma_files import save_classifiers
+    from qdess_files import save_qdess_knee
+    from synthetic_knees import dice
+
+    from KneeAnalysisLib.labels import NATIVE, to_canonical
+    from MedAILib.imageio import read_label_map
+
+    truth = save_qdess_knee(folder / "qdess", t2_ms=38.0)
+    weights = save_classifiers(folder / "weights")
+    status, out, err = medai(
+        "--model", "dosma-sagittal", "--weights", str(weights), "--steps", "segment,t2,statistics", "--json",
+        "--name", "q", source="qdess",
+    )  # fmt: skip
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["t2"]["method"] == "spoiled" and "T1" in found["t2"]["stated"]
+    t2 = found["results"]
+    assert t2["fem_cart_t2_ms_mean"] == pytest.approx(38.0, abs=0.5)
+    assert t2["med_tib_cart_deep_t2_ms_mean"] == pytest.approx(t2["med_tib_cart_superficial_t2_ms_mean"], abs=0.5)
+    assert found["results"]["med_tib_cart_mm_mean"] == pytest.approx(2.4, abs=0.3)
+    labels = read_label_map(folder / "out" / "q_all-labels.nrrd")
+    expected = to_canonical(truth, NATIVE)
+    assert labels.geometry.same_grid_as(expected.geometry, tolerance_mm=1e-3)
+    for tissue in (Tissue.FEMUR, Tissue.FEMORAL_CARTILAGE, Tissue.PATELLAR_CARTILAGE):
+        assert dice(labels.layers[0] == tissue, expected.layers[0] == tissue) > 0.95
+
+
 @pytest.mark.parametrize(
     ("options", "source", "status", "code"),
     [

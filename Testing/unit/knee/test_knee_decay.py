@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import process_time
-
 import numpy as np
 import pytest
 from benchmarks.knee_t2 import ECHO_TIMES_MS, T2_MS, decays, magnitudes
@@ -76,10 +74,3 @@ def test_the_rician_mean_is_the_exact_one():
     mean, slope = rician_mean(signal)
     assert np.abs(mean - exact).max() < 0.0009
     assert np.abs(slope - np.gradient(mean, signal))[1:-1].max() < 1e-3
-
-
-def test_a_series_is_fitted_in_seconds():
-    signals = magnitudes(decays(35.0, 6 * 256 * 256), 30.0).astype(np.float32)
-    start = process_time()
-    non_linear(signals, TIMES, floor=NoiseFloor.RICIAN, noise_sd=33.0)
-    assert process_time() - start < 8.0  # a quarter of 24 slices

@@ -14,6 +14,7 @@ from KneeAnalysisLib.labels import (
     label_scheme,
     other_labels,
     scheme_from_keys,
+    scheme_notes,
     to_canonical,
 )
 from MedAILib.errors import FileMissing, InputError, UnreadableFile
@@ -69,6 +70,16 @@ def test_labels_that_the_scheme_does_not_name_are_left_out_and_listed():
     assert [info.label_value for info in other_labels(label_map, CANONICAL)] == [77]
 
 
+def test_labels_that_are_not_there_and_bones_without_a_label_are_said():
+    label_map = plain(1, 5, 6)
+    notes = scheme_notes(label_map, scheme_from_keys({"femur": 55, "tibia": [6, "Chip"], "femoral_cartilage": 1}))
+    assert len(notes) == 2
+    assert "femur 55, tibia Chip" in notes[0]
+    assert "is patella:" in notes[1] and "no thickness" in notes[1]
+    whole = scheme_from_keys({"femur": 1, "tibia": 5, "patella": 6}, "mine")
+    assert scheme_notes(label_map, whole) == scheme_notes(label_map, CANONICAL) == scheme_notes(label_map, NATIVE) == ()
+
+
 def test_where_segments_overlap_cartilage_is_kept_before_meniscus_and_bone():
     segments = (
         SegmentInfo("bone", "bone", 1, 0), SegmentInfo("cartilage", "cartilage", 1, 1),
@@ -96,7 +107,7 @@ def test_one_label_cannot_be_two_tissues():
 
 
 @pytest.mark.parametrize(
-    "content", [{}, [], {"thigh": 1}, {"femur": 0}, {"femur": True}, {"femur": 1.5}, {"femur": ""}]
+    "content", [{}, [], {"thigh": 1}, {"femur": []}, {"femur": 0}, {"femur": True}, {"femur": 1.5}, {"femur": ""}]
 )
 def test_a_scheme_of_no_use_is_refused(content):
     with pytest.raises(InputError):

@@ -16,7 +16,7 @@ from knee_phantoms import without
 
 from KneeAnalysisLib.chain import KneeChain
 from KneeAnalysisLib.exports import finish_output, safe_name, summary, write_mesh, write_results
-from KneeAnalysisLib.labels import Tissue
+from KneeAnalysisLib.labels import CARTILAGES, Tissue
 from KneeAnalysisLib.results import KneeResult
 from KneeAnalysisLib.table import HEADINGS, heading, rows, unit_of, upstream_values
 from KneeAnalysisLib.task import KneeTask
@@ -146,13 +146,21 @@ def test_a_folder_that_cannot_be_made_is_said(result: KneeResult, tmp_path: Path
         write_mesh(tmp_path / "no" / "m.vtk", result.bones[0].mesh)
 
 
-def test_tissues_have_standard_codes_and_their_side() -> None:
-    assert "SCT^71341001^Femur~SCT^24028007^Right" in terminology_entry(Tissue.FEMUR, "right")
-    assert (
-        "Cartilage" in terminology_entry(Tissue.PATELLAR_CARTILAGE) and terminology_entry(Tissue.LATERAL_MENISCUS) == ""
-    )
+def test_tissues_have_the_codes_of_dicom_and_their_side() -> None:
+    from pydicom.sr.codedict import codes
+
+    names = {Tissue.MEDIAL_MENISCUS: "Meniscus", Tissue.LATERAL_MENISCUS: "Meniscus"}
+    names |= dict.fromkeys(CARTILAGES, "Cartilage")
+    for tissue in Tissue:
+        for side in ("right", "left"):
+            parts = terminology_entry(tissue, side).split("~")
+            code, modifier = (getattr(codes.SCT, name) for name in (names.get(tissue, tissue.title), side.title()))
+            assert parts[2].split("^") == ["SCT", code.value, code.meaning]
+            assert parts[3].split("^") == ["SCT", modifier.value, modifier.meaning]
+            assert len(parts) == 7
+    assert terminology_entry(Tissue.FEMORAL_CARTILAGE).split("~")[1] == f"SCT^{codes.SCT.Tissue.value}^Tissue"
     tagged: Any = with_terminology(a_label_map(), "left")
-    assert all(len(info.tags.get("TerminologyEntry", "~~~~~~").split("~")) == 7 for info in tagged.segments)
+    assert all(len(info.tags["TerminologyEntry"].split("~")) == 7 for info in tagged.segments)
 
 
 def test_names_of_files_keep_letters_and_lose_what_paths_cannot_have() -> None:

@@ -365,16 +365,13 @@ def test_the_real_knee_agrees_with_the_reference(shared_data) -> None:
     label_map = read_label_map(shared_data("knee/SAG_3D_DESS_RIGHT_label.nrrd"))
     scheme = str(shared_data("knee/dess_labels.json"))
     reference = json.loads(shared_data("knee_reference/ref_0.1.22.json").read_text(encoding="utf-8"))
-    started = time.process_time()
     result = analyzed(a_request(label_map=label_map, labels=scheme))
-    seconds = time.process_time() - started
     found = {row.key: row.two_surfaces_mean_mm for row in result.statistics.thickness}
     regions = {key: region for key, region in reference["regions"].items() if not key.endswith("_all_gt0")}
     assert len(regions) == 8
     for key, region in regions.items():
         mean = region["mean"]
         assert abs(found[key] - mean) <= max(0.05, 0.02 * mean), (key, found[key], mean)
-    assert seconds < 140.8 / 10, seconds  # 20 times is reached on an idle machine, see the benchmark
     assert all(math.isfinite(value) for value in found.values())
 
 
