@@ -72,6 +72,11 @@ def recommended_threads() -> int:
     return max(1, min(usable, math.ceil(quota)) if quota else usable)
 
 
+def machine_memory_mb() -> int | None:
+    """Main memory of this machine, or its container's limit, in MiB; None where unknown."""
+    return _memory_mb()[0]
+
+
 def parse_nvidia_smi(text: str) -> tuple[Device, ...]:
     """Devices from ``nvidia-smi --query-gpu=index,name,memory.total,memory.free --format=csv,noheader,nounits``."""
     devices = []

@@ -71,6 +71,7 @@ def execute(task: Task[Any, Any], request: Any, context: Context, run_id: str) -
         device=context.device,
         threads=context.threads,
         versions=loaded_versions(),
+        weights=tuple(context.weights),
         warnings=tuple(context.warnings),
         inputs=input_facts(request),
     )

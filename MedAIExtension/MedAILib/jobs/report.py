@@ -48,7 +48,7 @@ class RunReport:
     versions : mapping of str to str
         Of MedAI, Python, the system, and the scientific packages the process had loaded.
     weights : tuple of str
-        Models used; empty for tasks without.
+        Models used, as `MedAILib.jobs.task.weights_text` writes them; empty for tasks without.
     warnings : tuple of str
     inputs : mapping of str to Any
         Facts of the request: see `input_facts`.

@@ -67,6 +67,8 @@ class Context:
         Every warning so far.
     stages : dict of str to float
         Seconds spent per finished stage so far.
+    weights : list of str
+        The weights used so far, see `used_weights`.
     """
 
     device: str = "cpu"
@@ -77,6 +79,7 @@ class Context:
     is_cancelled: Callable[[], bool] = lambda: False
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    weights: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._started = self._stage_started = time.monotonic()
@@ -113,6 +116,25 @@ class Context:
         """Tell the user something that does not stop the run; it goes into the run report."""
         self.warnings.append(text)
         self.on_warning(text)
+
+    def used_weights(self, name: str, sha256: str = "") -> None:
+        """Write into the run report which weights the result rests on; to be called in every run, also for kept ones.
+
+        Parameters
+        ----------
+        name : str
+            The model's id, or the name of the file.
+        sha256 : str
+            Of the weight file, 64 hexadecimal digits; empty only where it is part of ``name``.
+        """
+        text = weights_text(name, sha256) if sha256 else name
+        if text not in self.weights:
+            self.weights.append(text)
+
+
+def weights_text(name: str, sha256: str) -> str:
+    """How reports and scenes name weights: ``knee-net sha256:9f86...``."""
+    return f"{name} sha256:{sha256}"
 
 
 def task_name(task: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from MedAILib.models import unet_inference
+from MedAILib.models import stm_inference, unet_inference
 from MedAILib.models.heads import Head, Input
 from MedAILib.models.tensornames import best_prefix, prefixes_of, without_prefix
 
@@ -32,6 +32,8 @@ class KnownArchitecture:
         From the parameters to the number of input channels, and that of each head's outputs by its name.
     assumed : callable
         From the parameters to inputs, heads and the JSON paths of what is assumed in them.
+    words : mapping of str to tuple of str
+        Of the parameters that are words: those that may be said.
     """
 
     name: str
@@ -41,6 +43,7 @@ class KnownArchitecture:
     expected_shapes: Callable[[Mapping[str, Any]], dict[str, Shape]]
     outputs: Callable[[Mapping[str, Any]], tuple[int, dict[str, int]]]
     assumed: Callable[[Mapping[str, Any]], tuple[tuple[Input, ...], tuple[Head, ...], list[str]]]
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 MULTITASK_UNET = KnownArchitecture(
@@ -52,7 +55,17 @@ MULTITASK_UNET = KnownArchitecture(
     outputs=unet_inference.outputs,
     assumed=unet_inference.assumed_input_and_heads,
 )
-KNOWN = {MULTITASK_UNET.name: MULTITASK_UNET}
+STM = KnownArchitecture(
+    name=stm_inference.NAME,
+    family=stm_inference.FAMILY,
+    parameters=stm_inference.PARAMETERS,
+    guess=stm_inference.guess,
+    expected_shapes=stm_inference.expected_shapes,
+    outputs=stm_inference.outputs,
+    assumed=stm_inference.assumed_input_and_heads,
+    words={"variant": stm_inference.VARIANTS, "mask_input": stm_inference.MASK_INPUTS},
+)
+KNOWN = {known.name: known for known in (MULTITASK_UNET, STM)}
 
 
 @dataclass(frozen=True)
@@ -89,19 +102,23 @@ def first_difference(expected: Mapping[str, Shape], actual: Mapping[str, Shape])
 
     Known prefixes of the actual names are seen through; counters of batch normalisation may be missing.
     """
-    prefix = best_prefix(actual, expected)
-    names = without_prefix(actual, prefix)
+    return next(differences(expected, actual, counters_may_be_missing=True), "")
+
+
+def differences(
+    expected: Mapping[str, Shape], actual: Mapping[str, Shape], *, counters_may_be_missing: bool
+) -> Iterator[str]:
+    """Every tensor that is missing, too many or of another shape, in words; known prefixes are seen through."""
+    names = without_prefix(actual, best_prefix(actual, expected))
     for name, shape in expected.items():
         if name not in names:
-            if is_counter(name):
-                continue
-            return f"tensor '{name}' is expected with shape {shape_text(shape)}, the file does not have it"
-        if names[name] != shape:
-            return f"tensor '{name}' is expected with shape {shape_text(shape)}, the file has {shape_text(names[name])}"
-    for name in names:
+            if not (counters_may_be_missing and is_counter(name)):
+                yield f"tensor '{name}' is expected with shape {shape_text(shape)}, the file does not have it"
+        elif names[name] != shape:
+            yield f"tensor '{name}' is expected with shape {shape_text(shape)}, the file has {shape_text(names[name])}"
+    for name, shape in names.items():
         if name not in expected:
-            return f"tensor '{name}' of shape {shape_text(names[name])} is in the file, none of that name is expected"
-    return ""
+            yield f"tensor '{name}' of shape {shape_text(shape)} is in the file, none of that name is expected"
 
 
 def is_counter(name: str) -> bool:

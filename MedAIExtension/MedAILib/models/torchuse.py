@@ -4,28 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from MedAILib.errors import InputError, MissingPackage
-
-
-def import_torch() -> Any:
-    """The module torch.
-
-    Raises
-    ------
-    MissingPackage
-        Where it is not installed.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingPackage(
-            "The multi-task network needs PyTorch, which is not installed here.",
-            why=f"{error}.",
-            todo="In Slicer install the extension PyTorch; elsewhere: pip install torch.",
-        ) from error
-    return torch
+from MedAILib.errors import InputError
+from MedAILib.models.torchmodel import import_torch
 
 
 def chosen_device(device: str | None) -> str:

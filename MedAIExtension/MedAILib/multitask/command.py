@@ -123,8 +123,7 @@ def predict(arguments: argparse.Namespace, console: Console) -> None:
     with _runner(arguments) as runner:
         outcome: Outcome[VolumeResult] = runner.run(TASK, request, console.progress)
     facts = outcome.result.to_dict()
-    weights = f"{facts['model']['model_id']} sha256:{facts['model']['weights_sha256']}"
-    report = {**json.loads(outcome.report.to_json()), "weights": [weights], "result": facts}
+    report = {**json.loads(outcome.report.to_json()), "result": facts}
     write_label_map(outcome.result.mask, arguments.out)
     if arguments.report is not None:
         write_text(arguments.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
@@ -191,7 +190,7 @@ def _runner(arguments: argparse.Namespace) -> Runner:
         from MedAILib.jobs.worker_runner import WorkerRunner
 
         return WorkerRunner(arguments.device or probe_devices()[0].id, threads)
-    from MedAILib.multitask.torchuse import chosen_device
+    from MedAILib.models.torchuse import chosen_device
 
     return InProcessRunner(chosen_device(arguments.device), threads)
 

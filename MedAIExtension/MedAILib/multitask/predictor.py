@@ -21,13 +21,14 @@ import numpy as np
 from MedAILib.errors import InputError
 from MedAILib.models.config import ModelConfig
 from MedAILib.models.heads import HeadTask, Normalisation
+from MedAILib.models.torchmodel import import_torch
+from MedAILib.models.torchuse import chosen_device, exact_arithmetic, torch_threads
 from MedAILib.multitask.answers import answering
 from MedAILib.multitask.framing import Framing, framing_for, resampled
 from MedAILib.multitask.gradcam import class_activation, foreground, scaled
 from MedAILib.multitask.normalise import finite, normalised
 from MedAILib.multitask.options import Asked, Options, check_heads, stated_input, weights_in
 from MedAILib.multitask.results import GradCam, Prediction
-from MedAILib.multitask.torchuse import chosen_device, exact_arithmetic, import_torch, torch_threads
 
 if TYPE_CHECKING:
     from torch import Tensor

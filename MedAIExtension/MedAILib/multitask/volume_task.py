@@ -185,6 +185,8 @@ class VolumeTask:
                 "a volume has one.",
                 todo="Choose a model of one channel.",
             )
+        model = predictor.get_model_info()
+        context.used_weights(model["model_id"], model["weights_sha256"])
         warnings = _warnings(predictor)
         for text in warnings:
             context.warn(text)
@@ -207,7 +209,7 @@ class VolumeTask:
             classification_threshold=predictor.classifying.head.threshold,
             segmentation_threshold=predictor.segmenting.threshold,
             calibrated=predictor.classifying.calibrated and predictor.segmenting.calibrated,
-            model=predictor.get_model_info(),
+            model=model,
             warnings=warnings,
         )
 

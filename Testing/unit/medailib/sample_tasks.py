@@ -91,6 +91,16 @@ class CountCallsTask:
         return Number(self._calls)
 
 
+class WeighTask:
+    """Keeps two sets of weights loaded, and says in every run which of them it used."""
+
+    def run(self, request: Number, context: Context) -> Number:
+        for _ in range(request.value):
+            context.used_weights("knee-net", "ab" * 32)
+        context.used_weights("embedded model ü漢 sha256:0")
+        return request
+
+
 class SleepInCTask:
     """Sleeps in one call of the C library, deaf to everything."""
 

@@ -90,6 +90,13 @@ def test_the_report_tells_stages_warnings_inputs_and_versions(runner: Runner) ->
     assert report.device == "cpu"
 
 
+def test_the_report_names_each_of_the_weights_used_once_in_every_run(runner: Runner) -> None:
+    for _ in range(2):
+        report = runner.run(sample.WeighTask, sample.Number(2)).report
+        assert report.weights == (f"knee-net sha256:{'ab' * 32}", "embedded model ü漢 sha256:0")
+    assert runner.run(sample.ProcessIdTask, sample.Number()).report.weights == ()
+
+
 def test_a_task_is_found_by_name_and_kept_between_runs(runner: Runner) -> None:
     name = task_name(sample.CountCallsTask)
     assert [runner.run(name, sample.Number()).result.value for _ in range(3)] == [1, 2, 3]

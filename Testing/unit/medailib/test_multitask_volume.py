@@ -20,6 +20,7 @@ from MedAILib.imageio import read_volume  # noqa: E402
 from MedAILib.jobs.runner import InProcessRunner  # noqa: E402
 from MedAILib.jobs.task import Context, Progress  # noqa: E402
 from MedAILib.jobs.worker_runner import WorkerRunner  # noqa: E402
+from MedAILib.models.tensors import file_sha256  # noqa: E402
 from MedAILib.multitask.predictor import MultiTaskPredictor  # noqa: E402
 from MedAILib.multitask.volume_task import TASK, VolumeRequest, VolumeResult, VolumeTask  # noqa: E402
 from MedAILib.volume import Volume  # noqa: E402
@@ -186,9 +187,12 @@ def test_keeping_the_aspect_heeds_the_size_of_the_pixels(tmp_path: Path) -> None
 
 def test_a_worker_gives_the_same_result(checkpoint: Path) -> None:
     request = VolumeRequest(a_volume(), checkpoint)
-    here = InProcessRunner(threads=1).run(TASK, request).result
+    ran_here = InProcessRunner(threads=1).run(TASK, request)
     with WorkerRunner(threads=1) as worker:
-        there = worker.run(TASK, request).result
+        ran_there = worker.run(TASK, request)
+    here, there = ran_here.result, ran_there.result
+    assert ran_there.report.weights == ran_here.report.weights
+    assert ran_here.report.weights == (f"{here.model['model_id']} sha256:{file_sha256(checkpoint)}",)
     assert there.to_dict() == here.to_dict()
     assert np.array_equal(there.mask.layers[0], here.mask.layers[0])
     assert there.mask.segments == here.mask.segments

@@ -27,8 +27,9 @@ from MedAILib.models.heads import (
     Input,
     Resize,
 )
+from MedAILib.models.torchmodel import import_torch
+from MedAILib.models.torchuse import chosen_device, torch_threads
 from MedAILib.multitask.planes import axes_of
-from MedAILib.multitask.torchuse import chosen_device, import_torch, torch_threads
 from MedAILib.multitask.train.cases import Split, read_cases, split_by_patient
 from MedAILib.multitask.train.measures import auc, dice, fitted_temperature, fitted_threshold
 from MedAILib.multitask.train.request import LogRow, Phase, PhaseKind, TrainRequest, TrainResult
