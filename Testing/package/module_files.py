@@ -6,6 +6,7 @@ Run as a script it writes the lists anew from what is on disk.
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def module_folders() -> list[Path]:
     return [REPOSITORY / name for name in re.findall(r"^add_subdirectory\((\w+)\)", text, re.MULTILINE)]
 
 
+def library_folders() -> list[Path]:
+    """The folders that the wheel takes libraries from: the modules', and those whose module is still to come."""
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    return [REPOSITORY / name for name in settings["tool"]["hatch"]["build"]["dev-mode-dirs"]]
+
+
 def files_on_disk(folder: Path) -> ModuleFiles:
     """What is in a module's folder, caches and hidden files left out."""
     names = sorted(
@@ -42,7 +49,8 @@ def files_on_disk(folder: Path) -> ModuleFiles:
         for path in folder.rglob("*")
         if path.is_file() and not any(_is_by_product(part) for part in path.relative_to(folder).parts)
     )
-    names.remove("CMakeLists.txt")
+    if "CMakeLists.txt" in names:
+        names.remove("CMakeLists.txt")
     return ModuleFiles(
         tuple(name for name in names if name.endswith(".py")),
         tuple(name for name in names if not name.endswith(".py")),

@@ -18,7 +18,7 @@ HEAVY = ("torch", "tensorflow", "keras", "transformers", "SimpleITK", "scipy", "
 REPORT = """
 import json, sys
 own = {name: module.__file__ for name, module in sys.modules.items()
-       if name.startswith(("MedAI", "Mem3D", "KneeAnalysis")) and getattr(module, "__file__", None)}
+       if name.startswith(("MedAI", "Mem3D", "KneeAnalysis", "MedMNIST")) and getattr(module, "__file__", None)}
 print(json.dumps({"own": own, "loaded": sorted({name.split(".")[0] for name in sys.modules})}))
 """
 
@@ -108,4 +108,4 @@ assert host.errors == [], "\\n".join(host.errors)
     )
     answer = _in_fresh_process(code, packed_extension.modules, repository / "Testing")
     assert name in answer["own"]
-    assert answer["loaded"].isdisjoint(FRAMEWORKS | {"SimpleITK", "pydicom"})
+    assert answer["loaded"].isdisjoint(FRAMEWORKS | {"SimpleITK", "pydicom", "onnxruntime"})

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from module_files import files_on_disk, module_folders
+from module_files import files_on_disk, library_folders, module_folders
 from source_code import imported_at_file_scope, parse
 
 MODULE_FILES = [folder / f"{folder.name}.py" for folder in module_folders()]
-ALL_SCRIPTS = [folder / name for folder in module_folders() for name in files_on_disk(folder).scripts]
+ALL_SCRIPTS = [folder / name for folder in library_folders() for name in files_on_disk(folder).scripts]
 BUNDLED_WITH_SLICER = {"numpy", "scipy", "vtk", "SimpleITK", "slicer", "qt", "ctk"}
-OWN = {"MedAILib"} | {f"{folder.name}Lib" for folder in module_folders()}
+OWN = {"MedAILib"} | {f"{folder.name}Lib" for folder in library_folders()}
 TOP_LEVEL = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Assign, ast.AnnAssign)
 
 by_module_file = pytest.mark.parametrize("path", MODULE_FILES, ids=lambda path: path.name)

@@ -53,5 +53,5 @@ def test_the_closing_line_is_in_the_plain_form() -> None:
 
 def test_every_folder_of_tests_is_a_stage(repository: Path) -> None:
     folders = {path.parent for path in (repository / "Testing").rglob("test_*.py")}
-    tops = {folder.relative_to(repository / "Testing").parts[0] for folder in folders}
-    assert tops <= {stage.name for stage in STAGES if stage.report}
+    names = {"-".join(folder.relative_to(repository / "Testing").parts) for folder in folders}
+    assert names == {stage.name for stage in STAGES if stage.report}

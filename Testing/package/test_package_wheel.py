@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
-from module_files import files_on_disk, module_folders
+from module_files import files_on_disk, library_folders
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Unpacke
 
 def test_the_wheel_holds_every_library_file_and_no_other(wheel: UnpackedWheel) -> None:
     expected = []
-    for folder in module_folders():
+    for folder in library_folders():
         files = files_on_disk(folder)
         expected += [n for n in files.scripts + files.resources if PurePosixPath(n).parts[0].endswith("Lib")]
     assert [name for name in wheel.files if ".dist-info/" not in name] == sorted(expected)
@@ -49,8 +49,10 @@ def test_the_wheel_carries_licence_command_and_features(wheel: UnpackedWheel) ->
     entries.read(wheel.metadata / "entry_points.txt")
     assert dict(entries["console_scripts"]) == {"medai": "MedAILib.cli.main:main"}
     assert dict(entries["medai.features"]) == {
+        "ct": "CTReportLib.feature:FEATURE",
         "knee": "KneeAnalysisLib.feature:FEATURE",
         "mem3d": "Mem3DPropagateLib.feature:FEATURE",
+        "router": "MedMNISTRouterLib.feature:FEATURE",
     }
 
 

@@ -66,9 +66,14 @@ class Architecture:
         for name in known.parameters if known else ():
             value = self.parameters.get(name)
             wanted = bool if name == "bilinear" else int
+            words = known.words.get(name, ()) if known else ()
             if value is None:
                 continue  # not stated here; may be read off the weights
-            if type(value) is not wanted or (wanted is int and value < 1):
+            if words:
+                if value not in words:
+                    said = json.dumps(value, default=str)
+                    problems.add(f"{path}.parameters.{name}", f"must be one of {', '.join(words)}, not {said}.")
+            elif type(value) is not wanted or (wanted is int and value < 1):
                 kind = "true or false" if wanted is bool else "a whole number above 0"
                 problems.add(f"{path}.parameters.{name}", f"must be {kind}, not {json.dumps(value, default=str)}.")
 
@@ -186,6 +191,39 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """How images are told that are not like those the model was trained on.
+
+    Attributes
+    ----------
+    file : str
+        The statistics of the training images' features, one of the model's files.
+    features : str
+        Name of the output that answers the features.
+    threshold : float
+        Largest distance from the statistics at which an image is still accepted.
+    acceptance : float
+        Share of held-out images of the right kind within that distance.
+    least_confidence : float
+        Calibrated probability of the most probable class below which no answer is given.
+    """
+
+    file: str
+    features: str
+    threshold: float
+    acceptance: float
+    least_confidence: float = 0.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, path: str, problems: Problems) -> None:
+        if self.threshold <= 0:
+            problems.add(f"{path}.threshold", f"must be above 0, not {self.threshold}.")
+        for name in ("acceptance", "least_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.add(f"{path}.{name}", f"must be from 0 to 1, not {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A model's description.
 
@@ -199,6 +237,8 @@ class ModelConfig:
     title, version, description, intended_use : str
     inputs : tuple of Input
     heads : tuple of Head
+    gate : Gate, optional
+        None: nothing tells images that are not like those it was trained on.
     files : tuple of FileEntry
         The files this description is bound to; empty: to none in particular.
     source : Source
@@ -223,6 +263,7 @@ class ModelConfig:
     intended_use: str = ""
     inputs: tuple[Input, ...] = ()
     heads: tuple[Head, ...] = ()
+    gate: Gate | None = None
     files: tuple[FileEntry, ...] = ()
     source: Source = field(default_factory=Source)
     licence: Licence = field(default_factory=Licence)
@@ -336,6 +377,8 @@ class ModelConfig:
             for twice in sorted({name for name in names if names.count(name) > 1}):
                 problems.add(f"{path}.{name}", f"has the name '{twice}' more than once.")
         paths = [entry.path for entry in self.files]
+        if self.gate is not None and self.gate.file not in paths:
+            problems.add(f"{path}.gate.file", f"must be one of the model's files, not '{self.gate.file}'.")
         for twice in sorted({name for name in paths if paths.count(name) > 1}):
             problems.add(f"{path}.files", f"has the path '{twice}' more than once.")
 

@@ -88,12 +88,15 @@ class ClassInfo:
     terminology : Code, optional
     color_rgb : tuple of float, optional
         Red, green, blue, each 0..1.
+    routes_to : tuple of str
+        Of a model that chooses another: what the images of this class are given to, most fitting first.
     """
 
     index: int
     name: str
     terminology: Code | None = None
     color_rgb: tuple[float, float, float] | None = None
+    routes_to: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, path: str, problems: Problems) -> None:
@@ -124,6 +127,15 @@ class Head:
         Of a binary head: the class whose probability is compared with ``threshold``.
     unit : str
         Of a regression.
+    thresholds : tuple of float
+        Of a multi-label head: one per class, instead of ``threshold``.
+    slopes, intercepts : tuple of float
+        Of a multi-label head: two per class. Raw outputs, divided by ``temperature``, are multiplied by the one and
+        the other is added before the activation (calibration of each class, after Platt).
+    calibrated_on : str
+        The held-out images that the calibration was fitted on; empty: its probabilities are not calibrated.
+    uncalibrated : tuple of str
+        Names of the classes whose probabilities are not calibrated though others are: too few images held them.
     """
 
     name: str
@@ -134,6 +146,11 @@ class Head:
     temperature: float = 1.0
     positive_class: int | None = None
     unit: str = ""
+    thresholds: tuple[float, ...] = ()
+    slopes: tuple[float, ...] = ()
+    intercepts: tuple[float, ...] = ()
+    calibrated_on: str = ""
+    uncalibrated: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -152,6 +169,8 @@ class Head:
         self._check_classes(path, problems)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             problems.add(f"{path}.threshold", f"must be a probability from 0 to 1, not {self.threshold}.")
+        self._check_thresholds(path, problems)
+        self._check_calibration(path, problems)
         if self.temperature <= 0:
             problems.add(f"{path}.temperature", f"must be above 0, not {self.temperature}.")
         if self.task is HeadTask.MULTI_LABEL and self.activation is Activation.SOFTMAX:
@@ -160,6 +179,27 @@ class Head:
             problems.add(f"{path}.activation", "must not be softmax: a regression answers no probabilities.")
         if self.positive_class is not None and self.task is not HeadTask.BINARY:
             problems.add(f"{path}.positive_class", "belongs to a binary head only.")
+
+    def _check_thresholds(self, path: str, problems: Problems) -> None:
+        if not self.thresholds:
+            return
+        if self.task is not HeadTask.MULTI_LABEL:
+            problems.add(f"{path}.thresholds", "belong to a multi-label head only.")
+        if len(self.thresholds) != len(self.classes):
+            problems.add(f"{path}.thresholds", f"must be {len(self.classes)}, one per class.")
+        if not all(0 <= value <= 1 for value in self.thresholds):
+            problems.add(f"{path}.thresholds", "must be probabilities from 0 to 1.")
+
+    def _check_calibration(self, path: str, problems: Problems) -> None:
+        for name, values in (("slopes", self.slopes), ("intercepts", self.intercepts)):
+            if values and self.task is not HeadTask.MULTI_LABEL:
+                problems.add(f"{path}.{name}", "belong to a multi-label head only.")
+            if (self.slopes or self.intercepts) and len(values) != len(self.classes):
+                problems.add(f"{path}.{name}", f"must be {len(self.classes)}, one per class.")
+        if not all(value > 0 for value in self.slopes):
+            problems.add(f"{path}.slopes", "must be above 0: otherwise a class is less probable the more it shows.")
+        for name in sorted(set(self.uncalibrated) - set(self.class_names)):
+            problems.add(f"{path}.uncalibrated", f"names '{name}', which is no class of this head.")
 
     def _check_classes(self, path: str, problems: Problems) -> None:
         indices = [item.index for item in self.classes]

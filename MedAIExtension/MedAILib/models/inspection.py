@@ -26,6 +26,7 @@ from MedAILib.models.placeholders import HEAD_BYTES, placeholder_in
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_TORCH_PICKLE = 256 << 20
 _AGAIN = "Delete it and get it again; downloads of 'medai models get' go on where they stopped."
+_LINKS_UNCHECKED = "Whether it links to other files could not be checked: the package h5py is not installed."
 _NEVER = "Do not load it. Ask its author for a safetensors file, or convert it in an environment you can lose."
 
 
@@ -253,10 +254,11 @@ def _check_torch_legacy(file: Path) -> None:
             raise containers.cut_short(len(data), promised)
 
 
-def _check_keras(file: Path) -> None:
+def _check_keras(file: Path) -> tuple[str, ...]:
     with open_zip(file) as archive:
         try:
             kerasfiles.check_keras_zip(archive)
+            return () if kerasfiles.check_keras_weights(archive) else (_LINKS_UNCHECKED,)
         except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
             raise Damaged(f"it cannot be unpacked ({error})") from error
 
@@ -264,9 +266,7 @@ def _check_keras(file: Path) -> None:
 def _check_hdf5(file: Path) -> tuple[str, ...]:
     containers.check_hdf5(file)
     kerasfiles.check_keras_hdf5(file)
-    if kerasfiles.check_hdf5_links(file):
-        return ()
-    return ("Whether it links to other files could not be checked: the package h5py is not installed.",)
+    return () if kerasfiles.check_hdf5_links(file) else (_LINKS_UNCHECKED,)
 
 
 def _check_numpy_zip(file: Path) -> None:

@@ -7,13 +7,14 @@ of Keras itself pass here, and HDF5 files only without links to other files.
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from MedAILib.models.containers import Damaged
 
@@ -127,8 +128,24 @@ def _configs(data: mmap.mmap) -> Iterator[Any]:
         at = found.start() + max(length, 1)
 
 
-def check_hdf5_links(path: Path) -> bool:
+def check_keras_weights(archive: zipfile.ZipFile) -> bool:
+    """The HDF5 files within a ``.keras`` file, as `check_hdf5_links` does; answers and errors as there."""
+    checked = True
+    for member in archive.infolist():
+        if member.filename.endswith(".h5") and not member.filename.startswith("assets/"):
+            # Read whole: HDF5 jumps to and fro, and every jump back within a zip reads it from its start.
+            checked = check_hdf5_links(io.BytesIO(archive.read(member)), member.file_size) and checked
+    return checked
+
+
+def check_hdf5_links(source: Path | IO[bytes], size: int | None = None) -> bool:
     """Nothing in an HDF5 file may lead outside it; answers False where h5py, which this needs, is missing.
+
+    Parameters
+    ----------
+    source : Path or binary file
+    size : int, optional
+        Bytes; needed of an open file.
 
     Raises
     ------
@@ -142,8 +159,8 @@ def check_hdf5_links(path: Path) -> bool:
     except ImportError:
         return False
     try:
-        with h5py.File(path, "r") as file:
-            _check_group(h5py, file, path.stat().st_size)
+        with h5py.File(source, "r") as file:
+            _check_group(h5py, file, source.stat().st_size if isinstance(source, Path) else size or 0)
             config = file.attrs.get("model_config")
             if config is not None:
                 text = config.decode("utf-8") if isinstance(config, bytes) else str(config)

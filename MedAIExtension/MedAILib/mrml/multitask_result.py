@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from MedAILib.errors import InputError
+from MedAILib.jobs.task import weights_text
 from MedAILib.mrml.label_maps import segmentation_from_label_map
 from MedAILib.mrml.nodes import set_run_id
 from MedAILib.mrml.segmentations import set_reference_geometry
@@ -134,7 +135,7 @@ def _rows(result: VolumeResult) -> list[tuple[int, float, float, bool, bool]]:
 
 
 def _model_text(result: VolumeResult) -> str:
-    return f"{result.model.get('model_id', '')} sha256:{result.model.get('weights_sha256', '')}"
+    return weights_text(result.model.get("model_id", ""), result.model.get("weights_sha256", ""))
 
 
 def _place_beside(scene: Any, node: Any, volume_node: Any) -> None:

@@ -38,6 +38,24 @@ def read_volume(node: Any) -> Volume:
     return Volume(vtk_to_numpy(scalars).reshape(shape), _image_to_world(node, image), node.GetName() or "")
 
 
+def read_channels(node: Any) -> tuple[Volume, ...]:
+    """The components of a volume node as volumes on one grid: one of a scalar volume, three of a colour image.
+
+    Raises
+    ------
+    InputError
+        As for `read_volume`, but for several components.
+    """
+    if node is not None and node.IsA("vtkMRMLTensorVolumeNode") and node.GetImageData() is not None:
+        image = node.GetImageData()
+        scalars, matrix = image.GetPointData().GetScalars(), _image_to_world(node, image)
+        if scalars is not None and scalars.GetNumberOfTuples():
+            values = vtk_to_numpy(scalars).reshape(*_shape_kji(image), scalars.GetNumberOfComponents())
+            name = node.GetName() or ""
+            return tuple(Volume(values[..., index], matrix, name) for index in range(values.shape[-1]))
+    return (read_volume(node),)
+
+
 def volume_geometry(node: Any) -> Geometry:
     """The voxel grid of a scalar volume node in world RAS; errors as for `read_volume`."""
     image = _scalar_image(node)

@@ -1,4 +1,4 @@
-"""Windows that ask for a file or a folder; empty where the user thought better of it."""
+"""Windows that ask for files or a folder; empty where the user thought better of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import qt
 def file_to_open(parent: Any, title: str, start: Path | None, kinds: str) -> Path | None:
     """A file that exists; ``kinds`` in Qt's spelling, ``Weights (*.pth);;All files (*)``."""
     return _path(qt.QFileDialog.getOpenFileName(parent, title, _text(start), kinds))
+
+
+def files_to_open(parent: Any, title: str, start: Path | None, kinds: str) -> tuple[Path, ...]:
+    """Files that exist, in the order of the window; none where the user thought better of it."""
+    answer = qt.QFileDialog.getOpenFileNames(parent, title, _text(start), kinds)
+    several = answer[0] if isinstance(answer, tuple) and answer and not isinstance(answer[0], str) else answer
+    return tuple(Path(text) for text in several)
 
 
 def file_to_save(parent: Any, title: str, start: Path | None, kinds: str) -> Path | None:
