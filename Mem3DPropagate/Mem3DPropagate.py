@@ -6,7 +6,6 @@ from enum import Enum
 from typing import Annotated
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -14,9 +13,9 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
+
+from MedAILib.ui.module_widget import ParameterNodeWidget
 
 UNTIL_CLOSED = -1
 """Of the parameter ``extent``: go on beyond the drawn slices until the structure has closed."""
@@ -51,6 +50,23 @@ class AxisChoice(Enum):
         return {"auto": _("as drawn"), "k": _("k (third)"), "j": _("j (second)"), "i": _("i (first)")}[self.value]
 
 
+class MethodChoice(Enum):
+    """How to propagate."""
+
+    AUTO = "auto"
+    GEOMETRY = "geometry"
+    NETWORK = "network"
+    STM = "stm"
+
+    def label(self) -> str:
+        return {
+            "auto": _("network where it is better"),
+            "geometry": _("geometry only"),
+            "network": _("network always"),
+            "stm": _("memory network (STM, VMN), own weights"),
+        }[self.value]
+
+
 @parameterNodeWrapper
 class Mem3DPropagateParameterNode:
     """What the user chose; saved with the scene."""
@@ -60,17 +76,14 @@ class Mem3DPropagateParameterNode:
     axis: AxisChoice = AxisChoice.AUTO
     extent: Annotated[int, WithinRange(UNTIL_CLOSED, 200)] = 0
     allGaps: bool = False
+    method: MethodChoice = MethodChoice.AUTO
 
 
-class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class Mem3DPropagateWidget(ParameterNodeWidget):
     """The panel; what it does is in the logic."""
 
     def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic = None
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
+        ParameterNodeWidget.__init__(self, parent)
         self._pending = None
 
     def setup(self) -> None:
@@ -78,18 +91,15 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedAILib.ui.run_times import RunTimes
         from Mem3DPropagateLib.result_panel import ResultPanel
 
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/Mem3DPropagate.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
+        ParameterNodeWidget.setup(self)
+        self.loadPanel()
         self.logic = Mem3DPropagateLogic()
         self.runPanel = RunPanel(
             _("Propagate"),
             self.start,
             self.finish,
             times=RunTimes(slicer.app.settings(), self.moduleName),
-            status=RunStatus(_("Geometry, no model"), "Apache-2.0", "CPU"),
+            status=RunStatus(_("Geometry"), "Apache-2.0", "CPU"),
             shortcut="Ctrl+Return",
         )
         self.ui.runLayout.addWidget(self.runPanel.widget)
@@ -99,48 +109,23 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.sampleButton.clicked.connect(self.onLoadSample)
         self.ui.segmentationSelector.currentNodeChanged.connect(self.onSegmentationChanged)
         self.ui.segmentsTable.selectionChanged.connect(self.onSegmentsChosen)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
+        self.ui.weightsPathLine.currentPathChanged.connect(self.onChoiceChanged)
+        self.followScene()
 
-    def cleanup(self) -> None:
-        self.removeObservers()
-        self.runPanel.close()
-        self.setParameterNode(None)
-
-    def enter(self) -> None:
-        self.initializeParameterNode()
-
-    def exit(self) -> None:
-        self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller, event) -> None:
-        self.runPanel.cancel()
-        self.setParameterNode(None)
+    def forgetScene(self) -> None:
         self.logic.forgetHistory()
         self.resultPanel.clear()
 
-    def onSceneEndClose(self, caller, event) -> None:
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self) -> None:
-        if self._parameterNode is None:
-            self.setParameterNode(self.logic.getParameterNode())
-        if self._parameterNode.volume is None:
-            self._parameterNode.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-        if self._parameterNode.segmentation is None:
-            self._parameterNode.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    def fillParameterNode(self) -> None:
+        scene, choice = slicer.mrmlScene, self._parameterNode
+        if choice.volume is None:
+            choice.volume = scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        if choice.segmentation is None:
+            choice.segmentation = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
 
     def setParameterNode(self, node) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onChoiceChanged)
-        self._parameterNode = node
+        ParameterNodeWidget.setParameterNode(self, node)
         if node is not None:
-            self._parameterNodeGuiTag = node.connectGui(self.ui)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onChoiceChanged)
-            self.onChoiceChanged()
             self.showResult()
 
     # Choices
@@ -151,7 +136,27 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing.append(_("Choose the volume to propagate through."))
         if self._parameterNode is None or self._parameterNode.segmentation is None:
             missing.append(_("Choose the segmentation you have drawn on."))
+        method = self._parameterNode.method if self._parameterNode is not None else MethodChoice.AUTO
+        for part in (self.ui.weightsCaption, self.ui.weightsPathLine):
+            part.visible = method == MethodChoice.STM
+        if method == MethodChoice.STM and not self.ui.weightsPathLine.currentPath:
+            missing.append(_("Choose the weight file of the memory network."))
         self.runPanel.set_missing(missing)
+        self.showMethod(method)
+
+    def showMethod(self, method) -> None:
+        from MedAILib.models.torchuse import networks_can_run
+        from MedAILib.ui.run_panel import RunStatus
+
+        if method == MethodChoice.STM:
+            status = RunStatus(_("Memory network, your weights"), _("licence of your weights"), "CPU")
+        elif method == MethodChoice.GEOMETRY:
+            status = RunStatus(_("Geometry"), "Apache-2.0", "CPU")
+        elif method == MethodChoice.AUTO and not networks_can_run():
+            status = RunStatus(_("Geometry (PyTorch is not installed)"), "Apache-2.0", "CPU")
+        else:
+            status = RunStatus(_("MedAI network over geometry"), _("weights CC-BY-SA-4.0"), "CPU")
+        self.runPanel.set_status(status)
 
     def onSegmentationChanged(self, node) -> None:
         self.ui.segmentsTable.setSegmentationNode(node)
@@ -180,6 +185,8 @@ class Mem3DPropagateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             axis=choice.axis.value,
             extend="auto" if choice.extent == UNTIL_CLOSED else choice.extent,
             allGaps=choice.allGaps,
+            method=choice.method.value,
+            weights=self.ui.weightsPathLine.currentPath if choice.method == MethodChoice.STM else None,
         )
         return self.logic.start(self._pending, onProgress)
 
@@ -237,6 +244,8 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
         references=None,
         extend=None,
         allGaps=False,
+        method="auto",
+        weights=None,
         runner=None,
     ):
         """Propagate segments through their volume and write them back; waits for the end.
@@ -258,6 +267,10 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
             the last propagation, or else 0, or ``auto`` where a single slice is drawn.
         allGaps : bool
             Compute everything anew, not only the gaps around corrected slices.
+        method : str
+            ``auto``: our network where it was measured to be better and can run, else geometry; ``geometry``;
+            ``network``; ``stm``: a space-time memory network with ``weights`` of your own.
+        weights : path, optional
         runner : MedAILib.jobs.runner.Runner, optional
             Default: in this process.
 
@@ -273,7 +286,7 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
         from MedAILib.jobs.runner import InProcessRunner
         from Mem3DPropagateLib.request import TASK
 
-        plan = self.plan(segmentationNode, segmentIds, volumeNode, axis, references, extend, allGaps)
+        plan = self.plan(segmentationNode, segmentIds, volumeNode, axis, references, extend, allGaps, method, weights)
         return self.write(plan, (runner or InProcessRunner()).run(TASK, plan.request))
 
     def plan(
@@ -285,16 +298,21 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
         references=None,
         extend=None,
         allGaps=False,
+        method="auto",
+        weights=None,
     ):
         """The propagation as `propagate` would run it; nothing has run or changed yet."""
         from MedAILib.errors import InputError
         from MedAILib.mrml.layers import segmentation_of
         from Mem3DPropagateLib.logic import Options, ScenePropagation
-        from Mem3DPropagateLib.request import Axis
+        from Mem3DPropagateLib.request import Axis, Method
 
         segmentation_of(segmentationNode)
         if axis not in ("auto", *(known.value for known in Axis)):
             raise InputError(_("There is no axis '{axis}'.").format(axis=axis), todo=_("Give i, j, k or auto."))
+        if method not in [known.value for known in Method]:
+            todo = _("Give one of: {methods}.").format(methods=", ".join(known.value for known in Method))
+            raise InputError(_("There is no method '{method}'.").format(method=method), todo=todo)
         volumeNode = volumeNode or segmentationNode.GetNodeReference(
             segmentationNode.GetReferenceImageGeometryReferenceRole()
         )
@@ -306,6 +324,8 @@ class Mem3DPropagateLogic(ScriptedLoadableModuleLogic):
             axis=None if axis == "auto" else Axis(axis),
             references=None if references is None else tuple(references),
             extend=extend,
+            method=Method(method),
+            weights=str(weights or ""),
             all_gaps=allGaps,
         )
         return ScenePropagation(segmentationNode, volumeNode, segmentIds, options)

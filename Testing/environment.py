@@ -19,10 +19,12 @@ VENV = REPOSITORY / ".venv"
 PYTHON = VENV / "bin" / "python"
 TRIED = REPOSITORY / "build" / "libraries-not-to-be-had"
 
+TORCH = ("torch==2.13.0",)
+"""First and alone: a later install that may choose takes a build with gigabytes of CUDA packages."""
+
 INSTALLS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "demo": (("--editable", "."),),
-    # torch first and alone: a later install that may choose takes a build with gigabytes of CUDA packages
-    "test": (("torch==2.13.0",), ("--editable", ".[test,lint]")),
+    "demo": (TORCH, ("--editable", ".[mem3d]")),
+    "test": (TORCH, ("--editable", ".[test,lint]")),
 }
 """By environment, the arguments of one ``pip install`` after the other."""
 

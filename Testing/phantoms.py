@@ -10,7 +10,7 @@ from MedAILib.jobs.runner import InProcessRunner
 from MedAILib.volume import Volume
 from Mem3DPropagateLib.drawings import take_drawing
 from Mem3DPropagateLib.evaluate import placed
-from Mem3DPropagateLib.request import Axis, PropagatedSegment, PropagateRequest, PropagateResult
+from Mem3DPropagateLib.request import Axis, Method, PropagatedSegment, PropagateRequest, PropagateResult
 from Mem3DPropagateLib.task import PropagateTask
 
 Shape = tuple[int, int, int]
@@ -58,7 +58,11 @@ def a_request(
     ijk_to_ras: np.ndarray | None = None,
     **options: object,
 ) -> PropagateRequest:
-    """A request with a drawing per mask; by default every slice that holds a voxel is a reference."""
+    """A request with a drawing per mask; by default every slice that holds a voxel is a reference.
+
+    By geometry unless ``method`` says otherwise: there is no image to look at.
+    """
+    options.setdefault("method", Method.GEOMETRY)
     volume = a_volume(next(iter(masks.values())).shape, ijk_to_ras)
     drawings = tuple(take_drawing(name, name.title(), mask, axis, references) for name, mask in masks.items())
     return PropagateRequest(volume, axis, drawings, **options)  # type: ignore[arg-type]

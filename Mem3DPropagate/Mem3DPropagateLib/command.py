@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedAILib.errors import GeometryMismatch, InputError
+from Mem3DPropagateLib.train.command import add_train_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from MedAILib.jobs.execute import Outcome
     from MedAILib.volume import LabelMap, SegmentInfo, Volume
     from Mem3DPropagateLib.evaluate import Evaluation
-    from Mem3DPropagateLib.request import PropagateRequest, PropagateResult
+    from Mem3DPropagateLib.request import PropagatedSegment, PropagateRequest, PropagateResult
 
 UNTIL_CLOSED = "auto"
 
@@ -30,7 +31,7 @@ come back exactly as they were drawn. Research use only."""
 
 
 def add_commands(commands: Any) -> None:
-    """Add ``propagate`` to the sub-parsers of `argparse`."""
+    """Add ``propagate`` and ``train propagate`` to the sub-parsers of `argparse`."""
     parser = commands.add_parser(
         "propagate", help="propagate a structure drawn on a few slices through a volume", description=DESCRIPTION
     )
@@ -52,10 +53,18 @@ def add_commands(commands: Any) -> None:
         "--extend",
         type=_extent,
         metavar="N|auto",
-        help="slices beyond the outermost drawn ones; auto: until the structure has closed "
+        help="slices to go on beyond the outermost drawn ones; auto: until the structure has ended "
         "(default: 0, or auto where a single slice is drawn)",
     )
-    parser.add_argument("--method", choices=("auto", "geometry"), default="auto", help="default: auto")
+    parser.add_argument(
+        "--method",
+        choices=("auto", "geometry", "network", "stm"),
+        default="auto",
+        help="auto: our network where it was measured to be better and PyTorch is installed, else geometry; "
+        "stm: a space-time memory network with your own --weights (default: auto)",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for the method stm (STM, VMN) or network")
+    parser.add_argument("--device", metavar="cpu|cuda:0|mps", default="cpu", help="for networks (default: cpu)")
     parser.add_argument("--worker", action="store_true", help="run in a worker process, as Slicer's window does")
     parser.add_argument(
         "--reference-segmentation", type=Path, metavar="TRUTH", help="true segments to compare with, by name or label"
@@ -63,6 +72,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--picture", type=Path, metavar="PNG", help="montage with contours and confidence")
     parser.add_argument("--report", type=Path, metavar="JSON", help="run report with the confidence of every slice")
     parser.set_defaults(run=propagate)
+    add_train_command(commands)
 
 
 def propagate(arguments: argparse.Namespace, console: Console) -> None:
@@ -167,20 +177,22 @@ def _request(
         for info, mask in zip(chosen, masks, strict=True)
     )
     extend = {None: default_extent(drawings), UNTIL_CLOSED: None}.get(arguments.extend, arguments.extend)
-    return PropagateRequest(volume, axis, drawings, extend=extend, method=Method(arguments.method))
+    weights = str(arguments.weights.resolve()) if arguments.weights is not None else ""
+    return PropagateRequest(volume, axis, drawings, extend=extend, method=Method(arguments.method), weights=weights)
 
 
 def _run(arguments: argparse.Namespace, request: PropagateRequest, console: Console) -> Outcome[PropagateResult]:
+    from MedAILib.jobs.device import recommended_threads
     from Mem3DPropagateLib.request import TASK
 
     if arguments.worker:
         from MedAILib.jobs.worker_runner import WorkerRunner
 
-        with WorkerRunner() as worker:
+        with WorkerRunner(arguments.device) as worker:
             return worker.run(TASK, request, console.progress)
     from MedAILib.jobs.runner import InProcessRunner
 
-    return InProcessRunner().run(TASK, request, console.progress)
+    return InProcessRunner(arguments.device, recommended_threads()).run(TASK, request, console.progress)
 
 
 def _label_map_with(drawing: LabelMap, result: PropagateResult) -> LabelMap:
@@ -215,12 +227,16 @@ def _report(outcome: Outcome[PropagateResult], evaluations: list[Evaluation]) ->
     return report
 
 
+def _how(segment: PropagatedSegment) -> str:
+    return f"{segment.method.value}, {segment.model}" if segment.model else segment.method.value
+
+
 def _print(console: Console, result: PropagateResult, evaluations: list[Evaluation], out: Path) -> None:
     for number, segment in enumerate(result.segments):
         references = [q.index for q in segment.slices if q.is_reference]
         console.print(
             f"{segment.name}: {len(segment.slices) - len(references)} slices along {result.axis.value} from "
-            f"{len(references)} drawn ones ({segment.method.value}); expected Dice {segment.confidence:.2f}, "
+            f"{len(references)} drawn ones ({_how(segment)}); expected Dice {segment.confidence:.2f}, "
             f"lowest on a slice {segment.quality_score:.2f}."
         )
         if evaluations:

@@ -21,6 +21,8 @@ from Mem3DPropagateLib.request import SliceQuality
 from Mem3DPropagateLib.shapes import Stack, dice
 
 CALIBRATION_FILE = Path(__file__).with_name("confidence_calibration.json")
+NETWORK_CALIBRATION_FILE = Path(__file__).with_name("confidence_network.json")
+"""For slices that our network answered: the same features and what the network itself expects."""
 
 FEATURES = (
     "log(1 + distance / half width)",
@@ -34,6 +36,7 @@ FEATURES = (
     "three references drawn",
     "|log half-width ratio| of the bracketing references",
 )
+NETWORK_FEATURES = (*FEATURES, "log-odds of the Dice that the network expects")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def bracket(slices: np.ndarray, index: int) -> Bracket:
     return Bracket(positions, tuple(abs(int(slices[p]) - index) for p in positions))
 
 
-def expected_dice(stack: Stack, index: int, mask: np.ndarray, left_out_dice: float | None) -> float:
+def expected_dice(
+    stack: Stack, index: int, mask: np.ndarray, left_out_dice: float | None, told: float | None = None
+) -> float:
     """Expected Dice, 0..1, of a propagated slice with what the user would have drawn.
 
     Parameters
@@ -77,9 +82,14 @@ def expected_dice(stack: Stack, index: int, mask: np.ndarray, left_out_dice: flo
         Its propagated mask.
     left_out_dice : float or None
         Mean Dice of left-out references (`Choice.mean_left_out_dice`).
+    told : float or None
+        The Dice a network expects; None: none was asked, or it does not say.
     """
     if mask.any():
-        return load_calibration().expected_dice(slice_features(stack, index, mask, left_out_dice))
+        features = slice_features(stack, index, mask, left_out_dice)
+        if told is None:
+            return load_calibration().expected_dice(features)
+        return load_calibration(NETWORK_CALIBRATION_FILE).expected_dice(with_told(features, told))
     # An empty slice is right where the structure has ended: certain between two references drawn empty,
     # and between one drawn empty and one drawn full the end may lie anywhere.
     around = bracket(stack.slices, index)
@@ -133,6 +143,12 @@ def slice_features(stack: Stack, index: int, mask: np.ndarray, left_out_dice: fl
     )
 
 
+def with_told(features: np.ndarray, told: float) -> np.ndarray:
+    """Features of a slice and the Dice that a network expects of it: float64, shape (len(NETWORK_FEATURES),)."""
+    likely = min(max(told, 0.001), 0.999)
+    return np.append(features, np.log(likely / (1 - likely)))
+
+
 def half_width_px(mask: np.ndarray) -> float:
     """Twice the area over the outline's length: a disc's radius, little for what is thin or folded."""
     outline = np.count_nonzero(mask & ~ndimage.binary_erosion(mask))
@@ -147,7 +163,7 @@ class Calibration:
     ----------
     intercept : float
     weights : tuple of float
-        One per entry of `FEATURES`.
+        One per entry of `FEATURES`, or of `NETWORK_FEATURES`.
     """
 
     intercept: float
@@ -158,9 +174,9 @@ class Calibration:
         return float(1.0 / (1.0 + np.exp(-(self.intercept + np.dot(self.weights, features)))))
 
 
-@lru_cache(maxsize=1)
-def load_calibration() -> Calibration:
-    """The calibration shipped with the module."""
-    stored = json.loads(CALIBRATION_FILE.read_text(encoding="utf-8"))
-    weights = stored["weights"]
-    return Calibration(stored["intercept"], tuple(weights[name] for name in FEATURES))
+@lru_cache(maxsize=2)
+def load_calibration(path: Path = CALIBRATION_FILE) -> Calibration:
+    """A calibration shipped with the module."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    names = FEATURES if path == CALIBRATION_FILE else NETWORK_FEATURES
+    return Calibration(stored["intercept"], tuple(stored["weights"][name] for name in names))

@@ -53,6 +53,8 @@ class Options:
         Slices beyond the outermost references; "auto": until the structure has closed; None: as in the last
         propagation, or else 0, or "auto" where a single slice is drawn.
     method : Method
+    weights : str
+        A weight file for the method, see `PropagateRequest`.
     all_gaps : bool
         Recompute everything even where only a few slices were corrected.
     """
@@ -61,6 +63,7 @@ class Options:
     references: tuple[int, ...] | None = None
     extend: int | str | None = None
     method: Method = Method.AUTO
+    weights: str = ""
     all_gaps: bool = False
 
 
@@ -118,6 +121,7 @@ class ScenePropagation:
             extend=self._extend,
             only_slices=(min(gaps), max(gaps)) if self._is_correction else None,
             method=options.method,
+            weights=options.weights,
         )
 
     def write(self, outcome: Outcome[PropagateResult], save_state: Callable[[], object] | None = None) -> None:

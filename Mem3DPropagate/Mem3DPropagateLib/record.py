@@ -43,6 +43,8 @@ class Record:
     confidence, quality_score : float
         As of `PropagatedSegment`.
     advice : Advice
+    model : str
+        Id of the network that answered slices; empty where none did.
     """
 
     axis: Axis
@@ -56,6 +58,7 @@ class Record:
     confidence: float
     quality_score: float
     advice: Advice
+    model: str = ""
 
     @property
     def references(self) -> tuple[int, ...]:
@@ -166,6 +169,7 @@ def new_record(
         confidence=segment.confidence,
         quality_score=segment.quality_score,
         advice=segment.advice,
+        model=segment.model,
     )
 
 
@@ -206,6 +210,7 @@ def merged(record: Record, update: Record, gaps: Set[int], mask_kji: np.ndarray)
         confidence=confidence,
         quality_score=quality_score,
         advice=advise(slices, areas_px),
+        model=update.model or record.model,
     )
 
 

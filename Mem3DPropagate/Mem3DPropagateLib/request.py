@@ -35,7 +35,13 @@ class Method(Enum):
     """How to propagate."""
 
     AUTO = "auto"
+    """Our network where it was measured to be better and can run, else geometry."""
     GEOMETRY = "geometry"
+    """The drawn shapes alone."""
+    NETWORK = "network"
+    """Our own network, which corrects geometry by the image."""
+    STM = "stm"
+    """A space-time memory network (STM, VMN) with weights of the user's own."""
 
 
 class SliceMethod(Enum):
@@ -75,7 +81,7 @@ class PropagateRequest:
     Attributes
     ----------
     volume : Volume
-        The image; geometry uses its grid only.
+        The image; geometry uses its grid only, networks look at it.
     axis : Axis
     drawings : tuple of Drawing
         At least one, each with at least one non-empty mask.
@@ -84,6 +90,8 @@ class PropagateRequest:
     only_slices : tuple of (int, int) or None
         First and last slice (inclusive) to recompute, for a correction; None: all.
     method : Method
+    weights : str
+        For `Method.STM` the weight file; for our network another one than that which comes with it. Empty: none.
     """
 
     volume: Volume
@@ -92,6 +100,7 @@ class PropagateRequest:
     extend: int | None = 0
     only_slices: tuple[int, int] | None = None
     method: Method = Method.AUTO
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,8 @@ class PropagatedSegment:
         Every slice of the result, references included, ascending. With ``only_slices``: those alone.
     variant : str
         The geometric variant chosen, for the report.
+    model : str
+        Id of the network that answered slices; empty where none did.
     confidence : float
         Mean expected Dice of the propagated slices, weighted by their area.
     quality_score : float
@@ -171,6 +182,7 @@ class PropagatedSegment:
     confidence: float
     quality_score: float
     advice: Advice
+    model: str = ""
 
     @property
     def method(self) -> SliceMethod:

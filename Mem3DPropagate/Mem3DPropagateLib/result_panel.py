@@ -8,6 +8,7 @@ import qt
 from slicer.i18n import tr as _
 
 from Mem3DPropagateLib.record import Record
+from Mem3DPropagateLib.request import SliceMethod
 from Mem3DPropagateLib.strip import Chart, draw_strip, png_bytes
 
 STRIP_HEIGHT_PX = 92
@@ -101,8 +102,9 @@ class ResultPanel:
             return
         record = shown[2]
         self.summaryLabel.text = _(
-            "{name}: {drawn} slices drawn, {count} propagated by geometry; expected Dice {mean:.2f}, lowest {low:.2f}"
+            "{name}: {drawn} slices drawn, {count} propagated by {method}; expected Dice {mean:.2f}, lowest {low:.2f}"
         ).format(
+            method=_method_text(record),
             name=shown[1],
             drawn=len(record.references),
             count=len(record.slices) - len(record.references),
@@ -143,3 +145,16 @@ class ResultPanel:
 
     def _undo_clicked(self, _checked: bool = False) -> None:
         self._undo()
+
+
+def _method_text(record: Record) -> str:
+    """How the propagated slices came to be, with the count of the rarer way where there are two."""
+    methods = [q.method for q in record.slices if not q.is_reference]
+    by_network = methods.count(SliceMethod.MEMORY)
+    if not by_network:
+        return _("geometry")
+    if by_network == len(methods):
+        return _("the network {model}").format(model=record.model)
+    return _("the network {model} ({count} of them by geometry)").format(
+        model=record.model, count=len(methods) - by_network
+    )

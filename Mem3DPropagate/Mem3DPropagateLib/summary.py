@@ -18,6 +18,7 @@ def _segment(segment: PropagatedSegment) -> dict[str, Any]:
         "name": segment.name,
         "method": segment.method.value,
         "variant": segment.variant,
+        "model": segment.model,
         "confidence": round(segment.confidence, 4),
         "quality_score": round(segment.quality_score, 4),
         "used_slices": list(segment.used_slices),

@@ -16,8 +16,10 @@ from Mem3DPropagateLib.request import Axis
 
 DATA = Path(os.environ.get("MEDAI_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
-MARGIN = 10
-"""Voxels kept around a structure in its own plane, slices kept beyond its ends."""
+MARGIN = 32
+"""Voxels kept around a structure in its own plane."""
+SLICES_BEYOND = 10
+"""Slices kept beyond its ends."""
 
 SMALLEST_VOXELS, FEWEST_SLICES = 1500, 12
 """Organs of a multi-organ map below these are left out: too few slices to leave any between references."""
@@ -30,8 +32,8 @@ class Case:
     Attributes
     ----------
     data_set, name : str
-    truth : ndarray, shape (slices, rows, columns), bool
-        The structure, its slices first.
+    image, truth : ndarray, shape (slices, rows, columns)
+        The image, and the structure as bool, slices first.
     pixel_mm : tuple of float
     slice_mm : float
     first, last : int
@@ -40,6 +42,7 @@ class Case:
 
     data_set: str
     name: str
+    image: np.ndarray
     truth: np.ndarray
     pixel_mm: tuple[float, float]
     slice_mm: float
@@ -93,33 +96,36 @@ def cases(data_set: DataSet, split: str, most: int | None = None) -> Iterator[Ca
     for entry in entries[:most]:
         folder = DATA / "vol3d" / entry["case"]
         for axis in data_set.axes:
-            yield from _structures(data_set, entry["case"], folder / "mask.nii.gz", axis)
+            yield from _structures(data_set, entry["case"], folder, axis)
 
 
-def _structures(data_set: DataSet, name: str, path: Path, axis: Axis) -> Iterator[Case]:
-    label_map = read_label_map(path)
+def _structures(data_set: DataSet, name: str, folder: Path, axis: Axis) -> Iterator[Case]:
+    label_map, image = read_label_map(folder / "mask.nii.gz"), read_volume(folder / "image.nii.gz").array
     spacing_mm = label_map.geometry.spacing_kji_mm
     labels = label_map.layers[0]
     if not data_set.label_by_label:
-        yield cut_out(data_set.name, name, labels > 0, spacing_mm, axis)
+        yield cut_out(data_set.name, name, image, labels > 0, spacing_mm, axis)
         return
     for info in label_map.segments:
         mask = labels == info.label_value
         slices = mask.any(axis=tuple(a for a in range(3) if a != axis.array_axis)).sum()
         if mask.sum() >= SMALLEST_VOXELS and slices >= FEWEST_SLICES:
-            yield cut_out(data_set.name, f"{name}/{info.label_value}", mask, spacing_mm, axis)
+            yield cut_out(data_set.name, f"{name}/{info.label_value}", image, mask, spacing_mm, axis)
 
 
-def cut_out(data_set: str, name: str, mask: np.ndarray, spacing_mm: tuple[float, ...], axis: Axis) -> Case:
+def cut_out(
+    data_set: str, name: str, image: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ...], axis: Axis
+) -> Case:
     """A structure with its slices first, cut to its surroundings."""
-    truth = np.moveaxis(mask, axis.array_axis, 0)
+    truth, image = (np.moveaxis(array, axis.array_axis, 0) for array in (mask, image))
     window = []
     for a in range(3):
         filled = np.flatnonzero(truth.any(axis=tuple(b for b in range(3) if b != a)))
-        window.append(slice(max(int(filled[0]) - MARGIN, 0), int(filled[-1]) + MARGIN + 1))
+        margin = MARGIN if a else SLICES_BEYOND
+        window.append(slice(max(int(filled[0]) - margin, 0), int(filled[-1]) + margin + 1))
     pixel_mm = tuple(s for a, s in enumerate(spacing_mm) if a != axis.array_axis)
-    truth = np.ascontiguousarray(truth[tuple(window)])
-    return Case(data_set, name, truth, (pixel_mm[0], pixel_mm[1]), spacing_mm[axis.array_axis])
+    image, truth = (np.ascontiguousarray(array[tuple(window)]) for array in (image, truth))
+    return Case(data_set, name, image, truth, (pixel_mm[0], pixel_mm[1]), spacing_mm[axis.array_axis])
 
 
 def image_and_truth(case: str) -> tuple[Volume, np.ndarray]:

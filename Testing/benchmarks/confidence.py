@@ -2,6 +2,7 @@
 
 python Testing/benchmarks/confidence.py            # reliability table of the shipped calibration
 python Testing/benchmarks/confidence.py --fit      # fit it anew and write it into the module
+python Testing/benchmarks/confidence.py --network  # the same (also with --fit) for slices that our network answers
 """
 
 from __future__ import annotations
@@ -17,10 +18,22 @@ from cases import DATA, DATA_SETS, SMALLEST_VOXELS, Case, DataSet, cases, cut_ou
 from scipy.optimize import minimize
 
 from MedAILib.imageio import read_label_map
-from Mem3DPropagateLib.confidence import CALIBRATION_FILE, FEATURES, Calibration, load_calibration, slice_features
-from Mem3DPropagateLib.geometry import FittedVariant, choose_variant
+from Mem3DPropagateLib.confidence import (
+    CALIBRATION_FILE,
+    FEATURES,
+    NETWORK_CALIBRATION_FILE,
+    NETWORK_FEATURES,
+    Calibration,
+    load_calibration,
+    slice_features,
+    with_told,
+)
+from Mem3DPropagateLib.geometry import Variant, choose_variant
+from Mem3DPropagateLib.nets.gapmodel import LoadedGapNet, load_gap_model
 from Mem3DPropagateLib.request import Axis
 from Mem3DPropagateLib.shapes import Stack, dice
+from Mem3DPropagateLib.sources import GeometrySource, NetworkSource, Source
+from Mem3DPropagateLib.train.painting import painted
 
 REFERENCE_COUNTS = (1, 2, 3, 3, 4, 5, 5, 6, 7, 9)
 ALL_AXES = (Axis.K, Axis.J, Axis.I)
@@ -54,22 +67,35 @@ class Observations:
     data_sets: np.ndarray
 
 
-def observe(structures: Iterable[Case], seed: int, count: int) -> Observations:
+def observe(structures: Iterable[Case], seed: int, count: int, network: LoadedGapNet | None) -> Observations:
     """Propagate simulated drawings and compare with the truth, slice by slice."""
     random = np.random.default_rng(seed)
     features, scores, data_sets = [], [], []
     for case in structures:
         for stack in draws(case, random, count):
             choice = choose_variant(stack)
-            fitted = FittedVariant(choice.variant, stack, reach=None)
-            first, last = fitted.span
-            for index in range(max(first, 0), min(last, len(case.truth) - 1) + 1):
-                mask = fitted.level(index) >= 0
-                if index not in stack.slices and mask.any():
-                    features.append(slice_features(stack, index, mask, choice.mean_left_out_dice))
+            source = _source(case, stack, choice.variant, network)
+            first, last = source.span
+            wanted = range(max(first, 0), min(last, len(case.truth) - 1) + 1)
+            for index in wanted:
+                if index in stack.slices:
+                    continue
+                answer = source.answer(index, wanted)
+                mask = answer.level_mm >= 0
+                if mask.any() and (answer.expected_dice is None) == (network is None):
+                    known = slice_features(stack, index, mask, choice.mean_left_out_dice)
+                    told = answer.expected_dice
+                    features.append(known if told is None else with_told(known, told))
                     scores.append(dice(mask, case.truth[index]))
                     data_sets.append(case.data_set)
     return Observations(np.array(features), np.array(scores), np.array(data_sets))
+
+
+def _source(case: Case, stack: Stack, variant: Variant, network: LoadedGapNet | None) -> Source:
+    if network is None:
+        return GeometrySource(stack, variant, None)
+    within = range(len(case.truth))
+    return NetworkSource(network, case.image, stack, variant, None, within, True, lambda: None)
 
 
 def training_structures() -> Iterable[Case]:
@@ -83,7 +109,9 @@ def training_structures() -> Iterable[Case]:
         for info in label_map.segments:
             mask = label_map.layers[0] == info.label_value
             if SMALLEST_VOXELS < mask.sum() < LARGEST_BRAIN_STRUCTURE:
-                yield cut_out("brain maps", f"{path.name}/{info.name}", mask, label_map.geometry.spacing_kji_mm, Axis.K)
+                name = f"{path.name}/{info.name}"
+                image = painted(label_map.layers[0], info.label_value, np.random.default_rng(info.label_value))
+                yield cut_out("brain maps", name, image, mask, label_map.geometry.spacing_kji_mm, Axis.K)
 
 
 def fit(seen: Observations) -> Calibration:
@@ -104,17 +132,19 @@ def fit(seen: Observations) -> Calibration:
     return Calibration(float(scaled[0] - weights @ mean), tuple(float(w) for w in weights))
 
 
-def write(calibration: Calibration, observations: int) -> None:
+def write(calibration: Calibration, observations: int, network: LoadedGapNet | None) -> None:
     """Write the calibration into the module."""
+    path, names = (CALIBRATION_FILE, FEATURES) if network is None else (NETWORK_CALIBRATION_FILE, NETWORK_FEATURES)
+    method = "geometry" if network is None else f"{network.name} sha256:{network.sha256}"
     stored = {
-        "what": "Logistic curve from features of a propagated slice to its expected Dice (method: geometry).",
-        "fitted_by": "Testing/benchmarks/confidence.py --fit",
+        "what": f"Logistic curve from features of a propagated slice to its expected Dice (method: {method}).",
+        "fitted_by": f"Testing/benchmarks/confidence.py --fit{' --network' if network else ''}",
         "fitted_on": "split 'train', redistribution 'ok': hippocampus and sarcoma MR, vessels CT, cord, brain maps",
         "slices": observations,
         "intercept": round(calibration.intercept, 5),
-        "weights": {name: round(w, 5) for name, w in zip(FEATURES, calibration.weights, strict=True)},
+        "weights": {name: round(w, 5) for name, w in zip(names, calibration.weights, strict=True)},
     }
-    CALIBRATION_FILE.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
 
 def reliability(expected: np.ndarray, true: np.ndarray) -> str:
@@ -134,11 +164,14 @@ def reliability(expected: np.ndarray, true: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", action="store_true", help="fit anew and write the calibration into the module")
-    if parser.parse_args().fit:
-        seen = observe(training_structures(), seed=1, count=3)
-        write(fit(seen), len(seen.scores))
+    parser.add_argument("--network", action="store_true", help="of our network's answers instead of geometry's")
+    arguments = parser.parse_args()
+    network = load_gap_model() if arguments.network else None
+    if arguments.fit:
+        seen = observe(training_structures(), 1, 3 if network is None else 1, network)
+        write(fit(seen), len(seen.scores), network)
         load_calibration.cache_clear()
-    calibration = load_calibration()
+    calibration = load_calibration(CALIBRATION_FILE if network is None else NETWORK_CALIBRATION_FILE)
     print("Held-out patients (split 'dev'), per data set:\n")
     print(
         "| data set | slices | mean expected | mean true | correlation | mean abs. difference |\n"
@@ -146,7 +179,7 @@ def main() -> None:
     )
     together: list[tuple[np.ndarray, np.ndarray]] = []
     for data_set in DATA_SETS:
-        seen = observe(cases(data_set, "dev"), seed=2, count=6)
+        seen = observe(cases(data_set, "dev"), 2, 6, network)
         if not len(seen.scores):
             continue
         expected, true = np.array([calibration.expected_dice(row) for row in seen.features]), seen.scores

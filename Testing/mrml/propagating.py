@@ -13,7 +13,7 @@ from MedAILib.mrml.segment_edit import write_segment_block
 from MedAILib.mrml.segmentations import segment_ids, segment_info, segment_mask
 from MedAILib.volume import Geometry
 from Mem3DPropagateLib.logic import Options, ScenePropagation
-from Mem3DPropagateLib.request import TASK
+from Mem3DPropagateLib.request import TASK, Method
 
 SHAPE = (41, 30, 34)
 GRID = Geometry(SHAPE, np.diag([0.9, 0.9, 1.5, 1.0]))
@@ -22,8 +22,8 @@ DRAWN = (4, 12, 20, 28, 36)
 
 
 def propagate(node: Any, volume: Any, ids: list[str] | None = None, runner: Any = None, **options: Any) -> Any:
-    """Propagate and write, with `Options` by name; answers the result."""
-    plan = ScenePropagation(node, volume, ids, Options(**options))
+    """Propagate and write, with `Options` by name; answers the result. By geometry: there is no image to look at."""
+    plan = ScenePropagation(node, volume, ids, Options(**{"method": Method.GEOMETRY, **options}))
     outcome = (runner or InProcessRunner()).run(TASK, plan.request)
     plan.write(outcome)
     return outcome.result

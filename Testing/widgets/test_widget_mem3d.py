@@ -60,6 +60,10 @@ def case(host: Any, module: Any) -> tuple[Any, Any]:
 
 
 def choose(host: Any, module: Any, volume: Any, segmentation: Any) -> None:
+    """Choose both in the panel, and geometry: there is nothing to see in these volumes."""
+    from Mem3DPropagate import MethodChoice
+
+    module._parameterNode.method = MethodChoice.GEOMETRY
     module.ui.volumeSelector.setCurrentNode(volume)
     module.ui.segmentationSelector.setCurrentNode(segmentation)
     host.process_events()
@@ -69,7 +73,7 @@ def run(host: Any, module: Any) -> str:
     """Press Propagate, wait for the end, and answer what the panel says."""
     assert module.runPanel.button.enabled, module.runPanel.button.toolTip
     module.runPanel.button.click()
-    host.wait_until(lambda: not module.runPanel.is_running, 30)
+    host.wait_until(lambda: not module.runPanel.is_running, 120)
     return module.runPanel.message.text
 
 
@@ -336,7 +340,7 @@ def test_what_is_drawn_during_a_run_is_kept_and_the_panel_says_so(host: Any, mod
     assert module.runPanel.is_running
     draw(case[1], 12, plane)
     before = mask_of(case[1])
-    host.wait_until(lambda: not module.runPanel.is_running, 30)
+    host.wait_until(lambda: not module.runPanel.is_running, 120)
     assert "changed while the propagation ran" in module.runPanel.message.text
     np.testing.assert_array_equal(mask_of(case[1]), before)
     assert not module.resultPanel.undoButton.enabled
@@ -354,7 +358,7 @@ def test_closing_the_scene_during_a_run_ends_it(host: Any, module: Any, case: An
 def test_leaving_the_module_during_a_run_does_not_lose_its_result(host: Any, module: Any, case: Any) -> None:
     module.runPanel.button.click()
     host.exit(module)
-    host.wait_until(lambda: not module.runPanel.is_running, 30)
+    host.wait_until(lambda: not module.runPanel.is_running, 120)
     assert mask_of(case[1])[12].any()
     host.enter(module)
     assert module.resultPanel.summaryLabel.text.startswith("Organ")
@@ -370,7 +374,7 @@ def test_three_lines_in_the_console_do_it(host: Any, module: Any, repository: Pa
     _, segmentation = logic.loadSample(str(repository / "Mem3DPropagate" / "Resources" / "SampleData"))
     result = logic.propagate(segmentation)
     (segment,) = result.segments
-    assert segment.method.value == "mem3d_fallback" and 0 < segment.quality_score < segment.confidence < 1
+    assert segment.method.value == "mem3d_memory" and 0 < segment.quality_score < segment.confidence < 1
     assert len(segment.used_slices) == 5 and segment.distance_to_nearest == 5.0
     ((segment_id, name, record),) = logic.results(segmentation)
     assert (segment_id, name) == (segment.segment_id, segment.name) and record.references == segment.used_slices
@@ -414,6 +418,23 @@ def test_the_sample_button_loads_and_chooses_the_sample(host: Any, module: Any) 
     assert module.ui.volumeSelector.currentNode().GetName() == "Mem3DPropagateHippocampus"
     assert module.ui.segmentationSelector.currentNode() is not None
     assert "34 slices propagated" in run(host, module)
+    assert "34 propagated by the network medai-propagate-s; expected Dice 0." in module.resultPanel.summaryLabel.text
+
+
+def test_the_method_decides_what_the_status_line_says_and_which_weights_are_asked_for(host: Any, module: Any) -> None:
+    from Mem3DPropagate import MethodChoice
+
+    volume, segmentation = a_case()
+    choose(host, module, volume, segmentation)
+    assert "Geometry · Apache-2.0" in module.runPanel.statusLabel.text
+    module._parameterNode.method = MethodChoice.NETWORK
+    host.process_events()
+    assert "MedAI network over geometry" in module.runPanel.statusLabel.text
+    assert not module.ui.weightsPathLine.visible and module.runPanel.button.enabled
+    module._parameterNode.method = MethodChoice.STM
+    host.process_events()
+    assert "licence of your weights" in module.runPanel.statusLabel.text
+    assert "Choose the weight file" in module.runPanel.button.toolTip
 
 
 def test_the_self_test_of_the_module_succeeds(module: Any) -> None:

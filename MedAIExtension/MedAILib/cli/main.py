@@ -32,6 +32,7 @@ from MedAILib.cli.commands import add_own_commands
 from MedAILib.cli.console import Console
 from MedAILib.errors import Cancelled, InputError, MedAIError
 from MedAILib.features import BrokenFeature, Discovery, broken_feature, discover_features
+from MedAILib.jobs.process import PATIENT_THREADS
 
 BROKEN_PIPE_STATUS = 141
 EXIT_CODES = {
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code, see `EXIT_CODES`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for name, value in PATIENT_THREADS.items():  # heeded by libraries that are loaded from here on
+        os.environ.setdefault(name, value)
     console = Console(json_output="--json" in argv, quiet="--quiet" in argv, debug="--debug" in argv)
     try:
         with _logging_to_stderr(console):

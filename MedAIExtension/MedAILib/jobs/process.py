@@ -34,6 +34,8 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait sleep instead of spinning: where other programs use the cores too, spinning costs several times."""
 _LAST_WORDS_S = 0.5
 """How long the reading threads may take to catch up with a process that has ended."""
 _TASKKILL_TIMEOUT_S = 0.5
@@ -60,6 +62,7 @@ def worker_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
     library = str(Path(__file__).parents[2])
     path = [library, *(entry for entry in base.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != library)]
     return {
+        **PATIENT_THREADS,
         **base,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         "PYTHONPATH": os.pathsep.join(path),

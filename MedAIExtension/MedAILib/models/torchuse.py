@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from MedAILib.errors import InputError
 from MedAILib.models.torchmodel import import_torch
+
+
+def networks_can_run() -> bool:
+    """Whether PyTorch and safetensors are installed; neither is loaded."""
+    return all(find_spec(name) is not None for name in ("torch", "safetensors"))
 
 
 def chosen_device(device: str | None) -> str:

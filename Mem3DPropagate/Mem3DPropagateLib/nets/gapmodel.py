@@ -42,8 +42,28 @@ class LoadedGapNet:
     device: str
 
 
-def save_gap_model(network: GapNet, path: Path, parameters: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+def save_gap_model(
+    network: GapNet,
+    path: Path,
+    parameters: Mapping[str, Any],
+    training: Mapping[str, Any],
+    trained_on: str = "",
+    licence: Licence | None = None,
+) -> None:
     """Write a network in half precision with its description.
+
+    Parameters
+    ----------
+    network : GapNet
+    path : Path
+        Of the ``.safetensors`` file.
+    parameters : mapping
+        Arguments of `GapNet`.
+    training : mapping
+        How it was trained and judged.
+    trained_on : str
+    licence : Licence, optional
+        Of the weights; default: not stated, it depends on the data.
 
     Raises
     ------
@@ -68,8 +88,10 @@ def save_gap_model(network: GapNet, path: Path, parameters: Mapping[str, Any], t
                 threshold=0.5,
             ),
         ),
-        licence=Licence(spdx="Apache-2.0"),
-        provenance=Provenance(training=dict(training), date=datetime.now(UTC).date().isoformat()),
+        licence=licence or Licence(),
+        provenance=Provenance(
+            trained_on=trained_on, training=dict(training), date=datetime.now(UTC).date().isoformat()
+        ),
         requirements={"torch": ">=2.10"},
     )
     save_model_with_config(network.half(), path, config)

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a volume, a drawing on it, and the truth; its name has a space and other letters."""
     folder = tmp_path / "Ordner mit ü 漢"
     folder.mkdir()
-    image = np.random.default_rng(0).normal(100, 15, SHAPE).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 15, SHAPE).astype(np.float32) + 80 * ORGAN - 60 * CYST
     write_volume(Volume(image, MATRIX), folder / "volume.nii.gz")
     write_label_map(DRAWING, folder / "drawing.seg.nrrd")
     write_label_map(a_label_map(), folder / "truth.seg.nrrd")
@@ -84,14 +84,18 @@ def test_the_result_keeps_names_colours_tags_geometry_and_drawn_slices(medai, fo
     for segment, slices, truth in (("organ", ORGAN_SLICES, ORGAN), ("cyst", CYST_SLICES, CYST)):
         np.testing.assert_array_equal(found.mask(segment)[list(slices)], truth[list(slices)])
         assert dice(found.mask(segment), truth) > 0.9
-    for words in ("Örgan: 16 slices along k from 5 drawn ones (mem3d_fallback)", "Cyst two: 6 slices", "Research use"):
+    for words in (
+        "Örgan: 16 slices along k from 5 drawn ones (mem3d_memory, medai-propagate-s)",
+        "Cyst two: 6 slices",
+        "Research use",
+    ):
         assert words in said
 
 
 def test_with_a_true_segmentation_the_report_has_dice_per_segment_and_per_slice(medai, folder) -> None:
     options = ("--reference-segmentation", str(folder / "truth.seg.nrrd"), "--report", str(folder / "r.json"))
     status, said, _ = medai(*options)
-    assert status == 0 and said.count("Dice with the reference segmentation: 0.9") == 2
+    assert status == 0 and said.count("Dice with the reference segmentation: ") == 2
     report = json.loads((folder / "r.json").read_text(encoding="utf-8"))
     organ = report["result"]["segments"][0]
     assert organ["name"] == "Örgan" and organ["volume_dice"] > 0.9
@@ -205,7 +209,7 @@ def test_a_named_reference_without_voxels_says_that_the_structure_is_not_there(m
 
 @pytest.mark.parametrize(("extend", "last"), [("0", 22), ("1", 23), ("50", 23)])
 def test_so_many_slices_beyond_are_filled_within_the_volume(medai, folder, extend, last) -> None:
-    assert medai("--extend", extend, "--segment", "organ")[0] == 0
+    assert medai("--extend", extend, "--segment", "organ", "--method", "geometry")[0] == 0
     found = read_label_map(folder / "out.seg.nrrd").mask("organ")
     assert np.flatnonzero(found.any(axis=(1, 2)))[-1] == last
 
