@@ -63,7 +63,7 @@ STAGES = (
     Stage("format", (sys.executable, "-m", "ruff", "format", "--check", ".")),
     Stage("mypy", (sys.executable, "-m", "mypy")),
     Stage("imports", (str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache")),
-    *(tests_in(Path("Testing/unit") / library) for library in ("medailib", "mem3d", "knee", "router")),
+    *(tests_in(Path("Testing/unit") / library) for library in ("medailib", "mem3d", "knee", "router", "ct")),
     tests_in(Path("Testing/mrml")),
     tests_in(Path("Testing/widgets")),
     tests_in(Path("Testing/package")),

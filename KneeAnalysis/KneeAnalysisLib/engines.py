@@ -169,6 +169,8 @@ def segmented(request: SegmentRequest, engine: Engine, watch: Watch) -> SegmentR
     scheme = label_scheme(request.labels) if is_told else engine.scheme
     for note in () if is_told else engine.notes:
         context.warn(note)
+    for used in engine.weights:
+        context.used_weights(used.path.name, used.sha256)
     turned = reoriented(request.volume, AXES)
     device = chosen_device(context.device)
     try:

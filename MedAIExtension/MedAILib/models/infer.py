@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from MedAILib.models import stm_inference, unet_inference
+from MedAILib.models import rect3d_inference, stm_inference, unet_inference
 from MedAILib.models.heads import Head, Input
 from MedAILib.models.tensornames import best_prefix, prefixes_of, without_prefix
 
@@ -65,7 +65,16 @@ STM = KnownArchitecture(
     assumed=stm_inference.assumed_input_and_heads,
     words={"variant": stm_inference.VARIANTS, "mask_input": stm_inference.MASK_INPUTS},
 )
-KNOWN = {known.name: known for known in (MULTITASK_UNET, STM)}
+RECT3D = KnownArchitecture(
+    name=rect3d_inference.NAME,
+    family=rect3d_inference.FAMILY,
+    parameters=rect3d_inference.PARAMETERS,
+    guess=rect3d_inference.guess,
+    expected_shapes=rect3d_inference.expected_shapes,
+    outputs=rect3d_inference.outputs,
+    assumed=rect3d_inference.assumed_input_and_heads,
+)
+KNOWN = {known.name: known for known in (MULTITASK_UNET, STM, RECT3D)}
 
 
 @dataclass(frozen=True)

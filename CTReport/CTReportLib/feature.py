@@ -1,0 +1,10 @@
+"""What CTReport offers to the command line and to Slicer."""
+
+from MedAILib.features import Feature
+
+FEATURE = Feature(
+    name="ct",
+    title="CTReport",
+    tasks=("CTReportLib.task:ReportTask",),
+    commands="CTReportLib.command:add_commands",
+)
