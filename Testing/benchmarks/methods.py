@@ -86,9 +86,9 @@ def structures(split: str, most: int | None) -> list[tuple[str, list[Case]]]:
     """Data sets with the structures that are long enough for nine references."""
     found = []
     for data_set in DATA_SETS:
-        long = [case for case in cases(data_set, split, most) if case.last - case.first >= max(REFERENCE_COUNTS) + 1]
+        long = [case for case in cases(data_set, split) if case.last - case.first >= max(REFERENCE_COUNTS) + 1]
         if long:
-            found.append((data_set.name, long))
+            found.append((data_set.name, long[:most]))
     return found
 
 
@@ -171,7 +171,7 @@ def _largest_gap(references: Sequence[int], case: Case) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=("dev", "train"), default="dev")
-    parser.add_argument("--most", type=int, help="cases per data set at most")
+    parser.add_argument("--most", type=int, help="structures per data set at most")
     parser.add_argument("--gaps", action="store_true")
     parser.add_argument("--advice", action="store_true")
     arguments = parser.parse_args()

@@ -43,10 +43,26 @@ FEWEST_PX = 4
 ISLAND_PX = 1.0
 """A part farther from the prior than so many working pixels is an island."""
 
-LEAST_PRESENCE_OF_ONE, LEAST_PRESENCE = 0.7, 0.9
-"""Probability that the structure is there below which a roll-out ends: where one slice was drawn, and where several
-were, of which the outermost are mostly near its ends. Chosen on training patients.
-"""
+
+@dataclass(frozen=True)
+class Ending:
+    """When a roll-out ends: where either falls below this. Chosen on training patients.
+
+    Attributes
+    ----------
+    presence : float
+        Probability that the structure is there.
+    expected_dice : float
+        A structure that the network can no longer outline has mostly ended.
+    """
+
+    presence: float
+    expected_dice: float
+
+
+ONE_DRAWN = Ending(0.7, 0.81)
+SEVERAL_DRAWN = Ending(0.9, 0.0)
+"""Of several drawn slices the outermost are mostly near the structure's ends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +150,7 @@ class GapPropagation:
         """
         ordered = sorted(self._known.values(), key=lambda known: -way * known.index)
         base = start = ordered[0]
-        least = LEAST_PRESENCE_OF_ONE if len(ordered) == 1 else LEAST_PRESENCE
+        least = ONE_DRAWN if len(ordered) == 1 else SEVERAL_DRAWN
         done = 0
         while done < most:
             check()
@@ -152,8 +168,8 @@ class GapPropagation:
             prior = clipped(base.distance_px)
             answers = self._ask(ahead, memory, [prior] * len(ahead), where, keep_level=True)
             for index, answer in zip(ahead, answers, strict=True):
-                inside = np.count_nonzero(answer.pixels >= 0)
-                if until_it_vanishes and (answer.presence < least or inside < FEWEST_PX):
+                ended = answer.presence < least.presence or answer.expected_dice < least.expected_dice
+                if until_it_vanishes and (ended or np.count_nonzero(answer.pixels >= 0) < FEWEST_PX):
                     return done
                 self._rolled[index] = answer
                 done += 1
