@@ -18,6 +18,8 @@ FEATURE_EPSILON = 1e-3
 """Added to mean and variance before their roots, which are steep at 0."""
 NORMALISATION_EPSILON = 1e-5
 """Of batch normalisation."""
+MEAN, STD = 0.5, 0.5
+"""Of pixels between 0 and 1, as MedMNIST's authors normalise."""
 LARGEST_FOR_FULL_STEM, LARGEST_FOR_HALF_STEM = 32, 64
 """Edges in pixels up to which the first convolution keeps the image's size, and halves it; above, it is quartered."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from MedMNISTRouterLib.datasets import DatasetTask
+from MedMNISTRouterLib.train.layout import MEAN, STD
 from MedMNISTRouterLib.train.request import Recipe
 
 RATE = 1e-3
@@ -21,8 +22,6 @@ SLOWEST_AVERAGE = 0.99
 """Share of the moving average that a step keeps."""
 GRADE_WEIGHT = 1.0
 """Of the distance between distributions of grades, beside the cross entropy."""
-MEAN, STD = 0.5, 0.5
-"""Of pixels between 0 and 1, as MedMNIST's authors normalise."""
 _SMALLEST_BASE = 1e-4
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from MedAILib.errors import JobError, MissingPackage
 from MedAILib.jobs.task import Context
 from MedMNISTRouterLib.session import OnnxModel
-from MedMNISTRouterLib.train.learning import MEAN, STD
+from MedMNISTRouterLib.train.layout import MEAN, STD
 
 PARITY_IMAGES = 16
 LARGEST_DIFFERENCE = 1e-4

@@ -283,7 +283,7 @@ def test_a_grey_picture_for_an_expert_in_colours_is_warned_about(house: Path) ->
 
 def radiology_router(folder: Path) -> ModelChoice:
     classes = named_classes(
-        ClassInfo(0, "chest radiograph", routes_to=("pneumoniamnist", "chestmnist")), ClassInfo(1, "hand radiograph")
+        ClassInfo(0, "chest radiograph", routes_to=("breastmnist", "chestmnist")), ClassInfo(1, "hand radiograph")
     )
     weights = np.zeros((TILES**2, 2), np.float32)
     weights[:, 0], weights[:, 1] = 4, -4
