@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from MedAILib.errors import InvalidWeights
 from MedAILib.models.infer import differences
@@ -30,7 +30,11 @@ def require_exact(expected: Mapping[str, Shape], actual: Mapping[str, Shape], fi
     InvalidWeights
         Its message names a dozen of the differences, its ``details`` and the log all of them, a line each.
     """
-    found = list(differences(expected, actual, counters_may_be_missing=False))
+    refuse(list(differences(expected, actual, counters_may_be_missing=False)), file_name, network)
+
+
+def refuse(found: Sequence[str], file_name: str, network: str) -> None:
+    """Raise the `InvalidWeights` of `require_exact` where there are differences, each in words."""
     if not found:
         return
     more = f"; and {len(found) - _NAMED_IN_MESSAGE} more" if len(found) > _NAMED_IN_MESSAGE else ""

@@ -10,7 +10,6 @@ masks that look like answers.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +20,13 @@ import torch
 from MedAILib.errors import InvalidWeights
 from MedAILib.models.checkpoint import load_model_with_config
 from MedAILib.models.config import ModelConfig
+from MedAILib.models.exact import refuse, require_finite
 from MedAILib.models.infer import STM as KNOWN_STM
 from MedAILib.models.infer import differences, parameters_text
 from MedAILib.models.stm_inference import BACKGROUND, SECOND_MASK
 from MedAILib.models.tensornames import prefixes_of, without_prefix
 from MedAILib.models.tensors import WeightFile, inspect_tensors
 from Mem3DPropagateLib.nets.stm import STM
-
-logger = logging.getLogger(__name__)
-
-_NAMED_IN_MESSAGE = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +84,7 @@ def load_stm(path: str | Path, device: str | torch.device = "cpu") -> LoadedStm:
     weights = inspect_tensors(path)
     check_tensors(weights.shapes, weights.path.name)
     network, config, checkpoint = load_model_with_config(path, STM, device)
-    _check_numbers(network, weights.path.name)
+    require_finite(network.state_dict(), weights.path.name)
     return LoadedStm(cast(STM, network).requires_grad_(False), config, checkpoint.weights)
 
 
@@ -122,25 +118,4 @@ def check_tensors(shapes: Mapping[str, tuple[int, ...]], file_name: str) -> None
         neither = " nor ".join(f"'{name}'" for name in SECOND_MASK.values())
         instead = f"tensor '{SECOND_MASK[BACKGROUND]}' is expected"
         found = [f"neither {neither} is in the file" if text.startswith(instead) else text for text in found]
-    if not found:
-        return
-    more = f"; and {len(found) - _NAMED_IN_MESSAGE} more" if len(found) > _NAMED_IN_MESSAGE else ""
-    error = InvalidWeights(
-        f"'{file_name}' is refused: {len(found)} of its tensors are not those of the network it resembles.",
-        why=f"It resembles {KNOWN_STM.name} with {parameters_text(parameters)}, but "
-        f"{'; '.join(found[:_NAMED_IN_MESSAGE])}{more}.",
-        todo="Get the whole file: a network with one tensor unset answers nonsense.",
-    )
-    error.details = "\n".join(found)
-    logger.error("%s", error.details)
-    raise error
-
-
-def _check_numbers(network: STM, file_name: str) -> None:
-    bad = [name for name, tensor in network.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        raise InvalidWeights(
-            f"'{file_name}' is refused: it holds values that are no numbers.",
-            why=f"They are in {', '.join(bad)}.",
-            todo="The training that wrote it went astray: take an earlier checkpoint.",
-        )
+    refuse(found, file_name, f"{KNOWN_STM.name} with {parameters_text(parameters)}")
