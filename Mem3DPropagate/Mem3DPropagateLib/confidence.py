@@ -127,8 +127,8 @@ def slice_features(stack: Stack, index: int, mask: np.ndarray, left_out_dice: fl
     around = bracket(stack.slices, index).only(stack.holds)
     steps, nearest = min(zip(around.steps, around.positions, strict=True))
     pixel_mm = float(np.sqrt(stack.pixel_mm[0] * stack.pixel_mm[1]))
-    here_mm = pixel_mm * half_width_px(mask)
-    sides_mm = [pixel_mm * half_width_px(stack.masks[p]) for p in around.positions]
+    here_mm = half_width_mm(mask, stack.pixel_mm)
+    sides_mm = [half_width_mm(stack.masks[p], stack.pixel_mm) for p in around.positions]
     return np.array(
         [
             np.log1p(steps * stack.slice_mm / here_mm),
@@ -147,6 +147,11 @@ def with_told(features: np.ndarray, told: float) -> np.ndarray:
     """Features of a slice and the Dice that a network expects of it: float64, shape (len(NETWORK_FEATURES),)."""
     likely = min(max(told, 0.001), 0.999)
     return np.append(features, np.log(likely / (1 - likely)))
+
+
+def half_width_mm(mask: np.ndarray, pixel_mm: tuple[float, float]) -> float:
+    """`half_width_px` in millimetres, pixels taken as squares of the same area."""
+    return float(np.sqrt(pixel_mm[0] * pixel_mm[1])) * half_width_px(mask)
 
 
 def half_width_px(mask: np.ndarray) -> float:

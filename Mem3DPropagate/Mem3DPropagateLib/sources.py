@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from Mem3DPropagateLib.confidence import Bracket, bracket, half_width_px
+from Mem3DPropagateLib.confidence import Bracket, bracket, half_width_mm
 from Mem3DPropagateLib.geometry import FittedVariant, Variant
 from Mem3DPropagateLib.interpolate import FAR_MM
 from Mem3DPropagateLib.request import SliceMethod
@@ -138,13 +138,9 @@ class NetworkSource:
         """Whether the slice lies beyond the outermost reference, or in a gap that is long for the structure's width."""
         if len(around.positions) < 2:
             return True
-        widths_mm = [self._half_width_mm(position) for position in around.positions]
+        masks = [self._stack.masks[position] for position in around.positions]
+        widths_mm = [half_width_mm(mask, self._stack.pixel_mm) if mask.any() else 0.0 for mask in masks]
         return sum(around.steps) * self._stack.slice_mm >= NETWORK_FROM * sum(widths_mm) / len(widths_mm)
-
-    def _half_width_mm(self, position: int) -> float:
-        mask = self._stack.masks[position]
-        pixel_mm = float(np.sqrt(self._stack.pixel_mm[0] * self._stack.pixel_mm[1]))
-        return half_width_px(mask) * pixel_mm if mask.any() else 0.0
 
 
 def network_gain(

@@ -25,6 +25,7 @@ from cases import DATA_SETS, Case, cases
 
 from MedAILib.jobs.task import Context
 from MedAILib.volume import Volume
+from Mem3DPropagateLib.evaluate import placed
 from Mem3DPropagateLib.request import Axis, Drawing, Method, PropagatedSegment, PropagateRequest
 from Mem3DPropagateLib.shapes import dice
 from Mem3DPropagateLib.task import PropagateTask
@@ -38,10 +39,9 @@ ROUNDS = 6
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One propagation of a case: masks, shape (slices, rows, columns), and expected Dice by slice."""
+    """One propagation of a case: masks, shape (slices, rows, columns), and what else the task answers."""
 
     result: np.ndarray
-    expected: dict[int, float]
     segment: PropagatedSegment
 
 
@@ -53,11 +53,7 @@ def propagate(case: Case, references: Sequence[int], method: Method, extend: int
     drawing = Drawing("case", "case", slices, case.truth[list(slices)])
     request = PropagateRequest(volume, Axis.K, (drawing,), extend=extend, method=method)
     segment = PropagateTask().run(request, Context()).segments[0]
-    result = np.zeros(case.truth.shape, bool)
-    k, j, i = segment.origin_kji
-    block = segment.block
-    result[k : k + block.shape[0], j : j + block.shape[1], i : i + block.shape[2]] = block
-    return Run(result, {q.index: q.confidence for q in segment.slices if not q.is_reference}, segment)
+    return Run(placed(segment, case.truth.shape), segment)
 
 
 def others(result: np.ndarray, case: Case, references: Sequence[int]) -> float:

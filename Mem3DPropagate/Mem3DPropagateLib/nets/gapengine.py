@@ -127,7 +127,7 @@ class GapPropagation:
             if held
         }
         self._rolled: dict[int, _Kept] = {}
-        self._batch: dict[int, _Kept] = {}
+        self._batch: dict[int, tuple[np.ndarray, _Kept]] = {}
 
     def roll_out(self, way: int, most: int, until_it_vanishes: bool, check: Callable[[], None]) -> int:
         """Go on beyond the outermost reference that holds the structure.
@@ -195,23 +195,24 @@ class GapPropagation:
         gap = (ends[0], ends[1])
         if index not in self._batch:
             some = [i for i in range(index, min(index + AT_ONCE, ends[1])) if i in wanted]
-            self._batch = dict(zip(some, self._fill(some, gap), strict=True))
-        kept = self._batch[index]
+            self._batch = self._fill(some, gap)
+        prior_mm, kept = self._batch[index]
         pixel_mm = np.float32(self.grid.pixel_mm)
-        prior_mm = np.maximum(self._geometry(index), -FARTHEST_PX * pixel_mm)
         correction_mm = self.grid.back(kept.pixels, self._shape, 0.0) * pixel_mm
-        return GapAnswer(prior_mm + correction_mm, kept.expected_dice)
+        return GapAnswer(np.maximum(prior_mm, -FARTHEST_PX * pixel_mm) + correction_mm, kept.expected_dice)
 
-    def _fill(self, some: Sequence[int], gap: tuple[int, int]) -> list[_Kept]:
-        """Answers for slices of a gap."""
+    def _fill(self, some: Sequence[int], gap: tuple[int, int]) -> dict[int, tuple[np.ndarray, _Kept]]:
+        """Slices of a gap with what geometry foretells of them, in millimetres, and its correction."""
         middle = sum(gap) / 2
         memory = sorted(self._known.values(), key=lambda known: abs(known.index - middle))[:MOST_REFERENCES]
-        priors = [clipped(self.grid.sample(self._geometry(i)) / self.grid.pixel_mm) for i in some]
+        priors_mm = [self._geometry(index) for index in some]
+        priors_px = [clipped(self.grid.sample(prior) / self.grid.pixel_mm) for prior in priors_mm]
         where = []
         for index in some:
             near, far = sorted((index - gap[0], gap[1] - index))
             where.append(Whereabouts(near, near * self._slice_px, far * self._slice_px, near * self._slice_px))
-        return self._ask(some, memory, priors, where, keep_level=False)
+        kept = self._ask(some, memory, priors_px, where, keep_level=False)
+        return dict(zip(some, zip(priors_mm, kept, strict=True), strict=True))
 
     def _ask(
         self,
