@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from CTReportLib.keyimages import KeyImage
 from CTReportLib.measurement import Measurement
@@ -42,6 +43,29 @@ class Verdict(Enum):
     SUPPORTED = "supported"
     ADDED = "added"
     STRUCK = "struck"
+    EDITED = "edited by a person"
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which models answer; all optional, as what can be measured needs none.
+
+    Attributes
+    ----------
+    encoder : Path or None
+        Weight file of an encoder of the CT.
+    classifier : Path or None
+        Weight file of a head for findings that was trained on that encoder.
+    localizer : Path or None
+        Weight file of a network that draws findings.
+    language : Path or None
+        Folder of a language model, for the engine that writes with one.
+    """
+
+    encoder: Path | None = None
+    classifier: Path | None = None
+    localizer: Path | None = None
+    language: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +90,7 @@ class ReportRequest:
         Start of the names of result files.
     input_sha256 : str
         Of the file or series, where the face knows it; for provenance.
+    models : Models
     """
 
     volume: Volume
@@ -76,6 +101,7 @@ class ReportRequest:
     window_hu: tuple[float, float] | None = None
     name: str = "ct"
     input_sha256: str = ""
+    models: Models = Models()
 
     def validate(self) -> None:
         """Say every problem at once.
@@ -199,6 +225,29 @@ class ReportSection:
         return " ".join(sentence.text for sentence in self.sentences if sentence.shown)
 
 
+@dataclass(frozen=True)
+class Edit:
+    """What a person changed in a report.
+
+    Attributes
+    ----------
+    when : str
+        UTC, ISO 8601.
+    who : str
+        As the system names the user; empty where it does not.
+    section : str
+        Title of the part.
+    before, after : str
+        The sentence as it was and as it is now; an empty one was not there, or is gone.
+    """
+
+    when: str
+    who: str
+    section: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True, eq=False)
 class ReportResult:
     """A reported chest CT.
@@ -220,6 +269,8 @@ class ReportResult:
     pictures : tuple of KeyImage
     provenance : mapping of str to str
         Input, versions, thresholds, engine.
+    edits : tuple of Edit
+        By people, in order; empty: as it was computed.
     """
 
     name: str
@@ -231,6 +282,7 @@ class ReportResult:
     masks: LabelMap | None = None
     pictures: tuple[KeyImage, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    edits: tuple[Edit, ...] = ()
 
     def row(self, finding: str) -> FindingRow | None:
         """The row of a finding; None where the table has none."""
