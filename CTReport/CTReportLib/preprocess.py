@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,14 @@ from CTReportLib.lungs import find_lungs
 from CTReportLib.workgrid import AIR_HU, working_grid
 from MedAILib.atomic import replacing
 from MedAILib.errors import GeometryMismatch
-from MedAILib.grids import resampled
+from MedAILib.grids import Resampler, resampled
 from MedAILib.volume import Geometry, Volume
 
-VERSION = 1
+VERSION = 2
 """Changes with anything that changes a voxel of what is prepared; part of the cache's key."""
-_COARSE_MM = 4.0
+_COARSE_MM = 6.0
 _LEAST_LUNG_ML = 250.0
+_CHUNK = 1 << 16
 _log = logging.getLogger(__name__)
 
 
@@ -45,10 +48,14 @@ class Window:
     def applied(self, hu: np.ndarray) -> np.ndarray:
         """The windowed values, float32."""
         scale = np.float32((self.top - self.bottom) / (self.high - self.low))
-        values = np.clip(hu, self.low, self.high).astype(np.float32)
-        values -= np.float32(self.low)
-        values *= scale
-        values += np.float32(self.bottom)
+        shift = np.float32(self.bottom) - np.float32(self.low) * scale
+        values = np.empty(hu.shape, np.float32)
+        source, target = hu.reshape(-1), values.reshape(-1)
+        for start in range(0, source.size, _CHUNK):  # as much at a time as the processor's cache holds
+            into = target[start : start + _CHUNK]
+            np.multiply(source[start : start + _CHUNK], scale, out=into, casting="same_kind")
+            into += shift
+            np.clip(into, self.bottom, self.top, out=into)
         return values
 
 
@@ -98,18 +105,25 @@ class Prepared:
         Hounsfield units on the layout's grid; air outside the CT.
     geometry : Geometry
         The layout's grid in space.
-    source : Geometry
-        The CT's own.
+    volume : Volume
+        The CT it was made of.
     layout : Layout
-    key : str
-        Hash of the CT's voxels and place, the layout and `VERSION`.
     """
 
     hu: np.ndarray
     geometry: Geometry
-    source: Geometry
+    volume: Volume
     layout: Layout
-    key: str
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the CT's voxels and place, the layout and `VERSION`."""
+        return content_key(self.volume, self.layout)
+
+    @property
+    def source(self) -> Geometry:
+        """The CT's own grid."""
+        return self.volume.geometry
 
     @property
     def channels(self) -> np.ndarray:
@@ -152,20 +166,20 @@ def prepare(volume: Volume, layout: Layout = PRIMUS_LAYOUT, *, cache: Path | Non
     OutputError
         Where the cache's folder cannot be written.
     """
-    key = content_key(volume, layout)
-    kept = cache / f"{key}.npz" if cache else None
+    kept = cache / f"{content_key(volume, layout)}.npz" if cache else None
     if kept and (found := _load(kept, layout)):
         hu, matrix = found
-        return Prepared(hu, Geometry(layout.shape_kji, matrix), volume.geometry, layout, key)
-    geometry = layout_grid(volume, layout)
-    hu = _int16(resampled(volume, geometry, "linear", fill=AIR_HU).array)
+        return Prepared(hu, Geometry(layout.shape_kji, matrix), volume, layout)
+    resampler = Resampler(volume)
+    geometry = layout_grid(resampler, layout)
+    hu = _int16(resampler.at(geometry, fill=AIR_HU).array)
     if kept:
         with replacing(kept) as partial, partial.open("wb") as stream:
             np.savez(stream, hu=hu, ijk_to_ras=geometry.ijk_to_ras)
-    return Prepared(hu, geometry, volume.geometry, layout, key)
+    return Prepared(hu, geometry, volume, layout)
 
 
-def layout_grid(volume: Volume, layout: Layout) -> Geometry:
+def layout_grid(volume: Volume | Resampler, layout: Layout) -> Geometry:
     """Where a layout lies for a CT: around its lungs, or around its middle where it has none."""
     low, high = _lung_bounds(volume)
     centre, extent = (low + high) / 2, high - low + 2 * layout.margin_mm
@@ -175,10 +189,26 @@ def layout_grid(volume: Volume, layout: Layout) -> Geometry:
     else:
         in_plane = max(extent[0] / i, extent[1] / j)
         spacing = np.array([in_plane, in_plane, extent[2] / k])
-    signs = np.array([-1.0, -1.0, 1.0])
-    matrix = np.diag([*(signs * spacing), 1.0])
-    matrix[:3, 3] = centre - signs * spacing * (np.array([i, j, k]) - 1) / 2
+    step = np.array([-1.0, -1.0, 1.0]) * spacing
+    origin = centre - step * (np.array([i, j, k]) - 1) / 2
+    if layout.spacing_mm is not None:
+        source = volume.volume if isinstance(volume, Resampler) else volume
+        first = _first_corner(source.geometry)
+        origin = first + step * np.rint((origin - first) / step)
+    matrix = np.diag([*step, 1.0])
+    matrix[:3, 3] = origin
     return Geometry(layout.shape_kji, matrix)
+
+
+def _first_corner(source: Geometry) -> np.ndarray:
+    """The voxel centre furthest to the right, front and below (R, A, S mm): where usual chains start their grids.
+
+    On that lattice our voxels are those that "reorient to LPS, then resample" gives, as published encoders were fed.
+    """
+    ends = [(0, count - 1) for count in reversed(source.shape_kji)]
+    corners = np.array([source.ijk_to_ras[:3] @ (*ijk, 1) for ijk in product(*ends)])
+    (right, front, _), below = corners.max(axis=0), corners[:, 2].min()
+    return np.array([right, front, below])
 
 
 def content_key(volume: Volume, layout: Layout) -> str:
@@ -192,7 +222,7 @@ def content_key(volume: Volume, layout: Layout) -> str:
     return digest.hexdigest()
 
 
-def _lung_bounds(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+def _lung_bounds(volume: Volume | Resampler) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest R, A, S (mm) of the lungs on a coarse grid, or of the volume where it has none."""
     grid = working_grid(volume, _COARSE_MM)
     both = find_lungs(grid).both

@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from MedAILib.grids import resampled
+from MedAILib.grids import Resampler
 from MedAILib.volume import Geometry, Volume
 
 FINEST_MM, COARSEST_MM = 2.0, 4.0
@@ -58,20 +58,22 @@ class WorkGrid:
         return ijk[:, ::-1]
 
 
-def working_grid(volume: Volume, spacing_mm: float | None = None) -> WorkGrid:
+def working_grid(volume: Volume | Resampler, spacing_mm: float | None = None) -> WorkGrid:
     """A CT read (linearly) on the working grid.
 
     Parameters
     ----------
-    volume : Volume
+    volume : Volume, or a Resampler of one that is read elsewhere too
     spacing_mm : float, optional
         Where not given 2 mm, or the CT's own finest spacing up to 4 mm where that is coarser.
     """
-    spacing = spacing_mm or float(np.clip(min(volume.geometry.spacing_ijk_mm), FINEST_MM, COARSEST_MM))
-    geometry = axis_aligned(volume.geometry, spacing)
-    hu = resampled(volume, geometry, "linear", fill=AIR_HU).array.astype(np.float32)
+    resampler = volume if isinstance(volume, Resampler) else Resampler(volume)
+    source = resampler.volume.geometry
+    spacing = spacing_mm or float(np.clip(min(source.spacing_ijk_mm), FINEST_MM, COARSEST_MM))
+    geometry = axis_aligned(source, spacing)
+    hu = resampler.at(geometry, fill=AIR_HU).array.astype(np.float32)
     hu[~np.isfinite(hu)] = AIR_HU
-    return WorkGrid(hu, _covered(volume.geometry, geometry), geometry, volume.geometry)
+    return WorkGrid(hu, _covered(source, geometry), geometry, source)
 
 
 def axis_aligned(source: Geometry, spacing_mm: float) -> Geometry:

@@ -241,6 +241,34 @@ def resampled(image, to, interpolation=None, *, fill=0):
     return _with(image, arrays, to.ijk_to_ras)
 
 
+class Resampler:
+    """A volume that is read on several grids, and is handed to SimpleITK only once for all of them.
+
+    Parameters
+    ----------
+    volume : Volume
+
+    Raises
+    ------
+    InputError
+        Where the voxel type is not one of SimpleITK's.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        from MedAILib.itkimage import to_sitk
+
+        self.volume = volume
+        self._image = to_sitk(volume.array, volume.ijk_to_ras)
+
+    def at(self, to: Geometry, interpolation: Interpolation | str = Interpolation.LINEAR, *, fill: float = 0) -> Volume:
+        """As `resampled`."""
+        from MedAILib.itkimage import resample_image
+
+        kind = Interpolation(interpolation)
+        array = resample_image(self._image, self.volume.array.dtype, to, kind.value, fill)
+        return _with(self.volume, [array], to.ijk_to_ras)
+
+
 def windowed(volume: Volume, low: float, high: float) -> Volume:
     """Values from `low` to `high` as 0..1 (float32), clipped; a voxel that is not a number becomes 0.
 

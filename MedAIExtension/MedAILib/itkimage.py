@@ -75,6 +75,13 @@ def resample_array(
     array: np.ndarray, ijk_to_ras: np.ndarray, to: Geometry, interpolation: str, fill: float
 ) -> np.ndarray:
     """Voxels read at the voxel centres of another grid; see `MedAILib.grids.resampled`."""
+    return resample_image(to_sitk(array, ijk_to_ras), array.dtype, to, interpolation, fill)
+
+
+def resample_image(
+    image: SimpleITK.Image, dtype: np.dtype, to: Geometry, interpolation: str, fill: float
+) -> np.ndarray:
+    """Likewise of an image that `to_sitk` made of voxels of that type."""
     import SimpleITK
 
     interpolator = {
@@ -91,12 +98,11 @@ def resample_array(
     resampler.SetOutputDirection(grid.GetDirection())
     resampler.SetInterpolator(interpolator[interpolation])
     resampler.SetDefaultPixelValue(float(fill))
-    rounds = interpolation != "nearest" and array.dtype.kind in "iub"
+    rounds = interpolation != "nearest" and dtype.kind in "iub"
     if rounds:
-        wide = array.dtype.itemsize > 2
-        resampler.SetOutputPixelType(SimpleITK.sitkFloat64 if wide else SimpleITK.sitkFloat32)
-    found = array_of(resampler.Execute(to_sitk(array, ijk_to_ras)))
-    return _rounded(found, array.dtype) if rounds else found.astype(array.dtype, copy=False)
+        resampler.SetOutputPixelType(SimpleITK.sitkFloat64 if dtype.itemsize > 2 else SimpleITK.sitkFloat32)
+    found = array_of(resampler.Execute(image))
+    return _rounded(found, dtype) if rounds else found.astype(dtype, copy=False)
 
 
 def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -84,6 +84,15 @@ def test_values_between_voxels_are_linear() -> None:
     assert np.abs(prepared.hu.ravel() - (10 * k - 7 * j + 5 * i)).max() <= 0.51
 
 
+@pytest.mark.parametrize("spacing_mm", [0.7, 1.0, 3.0])
+def test_voxels_lie_where_reorienting_to_lps_and_resampling_from_the_first_voxel_puts_them(spacing_mm: float) -> None:
+    matrix = np.diag([-spacing_mm, -spacing_mm, 1.25, 1.0])
+    matrix[:3, 3] = 31.0, -17.0, 5.5
+    grid = layout_grid(Volume(np.full((50, 60, 70), 30, np.int16), matrix), PRIMUS_LAYOUT)
+    from_the_first_voxel = (grid.ijk_to_ras[:3, 3] - matrix[:3, 3]) / 2.0
+    assert from_the_first_voxel == pytest.approx(np.rint(from_the_first_voxel), abs=1e-9)
+
+
 @pytest.mark.parametrize("axes", ORIENTATIONS)
 def test_a_mask_comes_back_where_it_was(a_chest: Chest, axes: str) -> None:
     turned = a_chest.turned(axes)

@@ -12,6 +12,7 @@ from MedAILib.errors import GeometryMismatch, InputError
 from MedAILib.grids import (
     Box,
     Interpolation,
+    Resampler,
     axis_code,
     bounding_box,
     cropped,
@@ -251,6 +252,18 @@ def test_labels_are_read_at_the_nearest_voxel_and_never_interpolated():
 def test_a_voxel_type_without_a_counterpart_is_refused():
     with pytest.raises(InputError, match="complex128"):
         resampled(Volume(np.zeros((1, 1, 1), complex), np.eye(4)), Geometry((1, 1, 1), np.eye(4)))
+
+
+@pytest.mark.parametrize("interpolation", list(Interpolation))
+def test_a_volume_handed_over_once_is_read_on_every_grid_as_by_itself(interpolation):
+    values = np.random.default_rng(3).integers(-900, 900, (7, 8, 9)).astype(np.int16)
+    volume = Volume(values, np.diag([1.0, 2.0, 3.0, 1.0]), "ct")
+    resampler = Resampler(volume)
+    for spacing in (0.7, 1.6):
+        grid = Geometry((9, 9, 9), np.diag([spacing] * 3 + [1.0]))
+        found, alone = resampler.at(grid, interpolation, fill=-5), resampled(volume, grid, interpolation, fill=-5)
+        assert found.array.dtype == np.int16 and found.name == "ct"
+        assert np.array_equal(found.array, alone.array) and found.geometry.same_grid_as(grid)
 
 
 def test_a_resampled_array_outlives_everything_it_came_from():
