@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from Mem3DPropagateLib.advice import advise
+from Mem3DPropagateLib.advice import advise, pixel_slices
 from Mem3DPropagateLib.confidence import bracket, expected_dice, overall
 from Mem3DPropagateLib.geometry import Choice, choose_variant
 from Mem3DPropagateLib.methods import Maker
@@ -102,9 +102,16 @@ class Part:
             variant=self.choice.variant.name,
             confidence=confidence,
             quality_score=quality_score,
-            advice=advise(qualities, areas),
+            advice=advise(qualities, areas, self._room(), pixel_slices(self.stack.pixel_mm, self.stack.slice_mm)),
             model=self.maker.model if any(q.method is SliceMethod.MEMORY for q in qualities) else "",
         )
+
+    def _room(self) -> tuple[int, int]:
+        """Slices before and after the result into which the structure may go on."""
+        if self.request.extend == 0 or not self.slices:
+            return 0, 0
+        count = self.request.volume.geometry.shape_kji[self.request.axis.array_axis]
+        return self.slices.start, count - self.slices.stop
 
     def _quality(self, index: int) -> SliceQuality:
         if index in self.drawing.slices:

@@ -12,7 +12,7 @@ from MedAILib.grids import axis_code
 from MedAILib.volume import Geometry, Volume
 from Mem3DPropagateLib.evaluate import placed
 from Mem3DPropagateLib.request import Axis, PropagatedSegment, PropagateResult
-from Mem3DPropagateLib.strip import REFERENCE_RGB, confidence_rgb, draw_strip
+from Mem3DPropagateLib.strip import REFERENCE_RGB, confidence_rgb, draw_strip, shown_span
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,8 +62,8 @@ def draw_picture(
     view = _View(volume, result.axis, np.logical_or.reduce([c.mask_kji for c in contours]))
     indices = slices_to_show(result.segments)
     rows = -(-len(indices) // COLUMNS)
-    everywhere = [q.index for segment in result.segments for q in segment.slices]
-    span = (min(everywhere), max(everywhere))
+    spans = [shown_span(segment.slices, segment.advice) for segment in result.segments if segment.slices]
+    span = (min(first for first, _ in spans), max(last for _, last in spans))
     width = COLUMNS * (TILE_PX + BORDER_PX) + BORDER_PX
     montage_px = rows * (TILE_PX + CAPTION_PX + BORDER_PX) + BORDER_PX
     strip_px = CAPTION_PX + STRIP_PX

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from MedAILib.errors import InputError
-from Mem3DPropagateLib.advice import advise
+from Mem3DPropagateLib.advice import advise, pixel_slices
 from Mem3DPropagateLib.confidence import overall
 from Mem3DPropagateLib.request import Advice, Axis, PropagatedSegment, SliceMethod, SliceQuality
 from Mem3DPropagateLib.shapes import holds
@@ -203,15 +203,23 @@ def merged(record: Record, update: Record, gaps: Set[int], mask_kji: np.ndarray)
     planes = np.moveaxis(mask_kji, update.axis.array_axis, 0)
     areas_px = [int(np.count_nonzero(planes[q.index])) for q in slices]
     confidence, quality_score = overall(slices, areas_px)
+    room = (0, 0) if update.extend == 0 else (slices[0].index, len(planes) - 1 - slices[-1].index)
     return replace(
         update,
         slices=slices,
         fingerprints=fingerprints_of,
         confidence=confidence,
         quality_score=quality_score,
-        advice=advise(slices, areas_px),
+        advice=advise(slices, areas_px, room, _pixel_slices(update)),
         model=update.model or record.model,
     )
+
+
+def _pixel_slices(record: Record) -> float:
+    spacing_kji_mm = np.linalg.norm(np.array(record.ijk_to_local)[:3, :3], axis=0)[::-1]
+    axis = record.axis.array_axis
+    rows_mm, columns_mm = np.delete(spacing_kji_mm, axis)
+    return pixel_slices((float(rows_mm), float(columns_mm)), float(spacing_kji_mm[axis]))
 
 
 def _shape(numbers: Sequence[int]) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from Mem3DPropagateLib.record import Record
 from Mem3DPropagateLib.request import SliceMethod
-from Mem3DPropagateLib.strip import Chart, draw_strip, png_bytes
+from Mem3DPropagateLib.strip import Chart, draw_strip, png_bytes, shown_span
 
 STRIP_HEIGHT_PX = 92
 NARROWEST_PX = 280
@@ -127,7 +127,7 @@ class ResultPanel:
             qt.QByteArray(png_bytes(draw_strip(record.slices, record.advice, width_px, STRIP_HEIGHT_PX)))
         )
         self.stripLabel.setPixmap(picture)
-        chart = Chart((record.slices[0].index, record.slices[-1].index), width_px, STRIP_HEIGHT_PX)
+        chart = Chart(shown_span(record.slices, record.advice), width_px, STRIP_HEIGHT_PX)
         self.sliceSlider.blockSignals(True)
         self.sliceSlider.setRange(chart.first, chart.last)
         self.sliceSlider.blockSignals(False)

@@ -28,6 +28,12 @@ def confidence_rgb(confidence: float) -> tuple[int, int, int]:
     return _SCALE[-1][1]
 
 
+def shown_span(slices: Sequence[SliceQuality], advice: Advice) -> tuple[int, int]:
+    """First and last of the slices, ascending, and of the advised one, which may lie beyond them."""
+    advised = slices[0].index if advice.slice is None else advice.slice
+    return min(slices[0].index, advised), max(slices[-1].index, advised)
+
+
 def draw_strip(
     slices: Sequence[SliceQuality],
     advice: Advice,
@@ -45,13 +51,13 @@ def draw_strip(
     width_px, height_px : int
         Size of the picture.
     span : tuple of int, optional
-        First and last slice of the axis; by default those given.
+        First and last slice of the axis; by default `shown_span`.
     """
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (width_px, height_px), _PAPER)
     draw = ImageDraw.Draw(picture)
-    chart = Chart(span or (slices[0].index, slices[-1].index), width_px, height_px)
+    chart = Chart(span or shown_span(slices, advice), width_px, height_px)
     for share in (0.0, 0.5, 1.0):
         y = chart.y(share)
         draw.line([(chart.left, y), (chart.right, y)], fill=_FAINT)

@@ -62,7 +62,9 @@ def test_a_drawn_slice_is_never_advised_and_the_reason_names_the_slice(seed, axi
     if advice.slice is None:
         assert advice.reason.endswith(".")
     else:
-        assert advice.slice not in filled[::4] and advice.slice in [q.index for q in segment.slices]
+        inside = [q.index for q in segment.slices]
+        assert advice.slice not in filled[::4] and 0 <= advice.slice < mask.shape[axis.array_axis]
+        assert advice.slice in inside or extend != 0
         assert re.match(rf"Slice {advice.slice}: .*\d\.\d\d.*\.$", advice.reason)
         assert WORTH_DRAWING <= advice.expected_gain <= 1.0
 
@@ -86,6 +88,20 @@ def test_with_one_slice_drawn_and_extended_a_slice_beyond_it_is_advised() -> Non
     segment, _ = propagated_one(ball((31, 40, 40), (15, 20, 20), 12), Axis.K, (15,), extend=None)
     assert 2 <= abs(segment.advice.slice - 15) <= 12
     assert "beyond the last drawn slice 15" in segment.advice.reason
+
+
+def test_an_end_that_is_predicted_and_not_drawn_may_lie_further_out() -> None:
+    found = qualities(40, [0, 20])
+    within = advise(found, [100] * 41)
+    beyond = advise(found, [100] * 41, room=(0, 30))
+    assert within.slice == 30 and 30 < beyond.slice <= 36
+    assert "beyond the last drawn slice 20" in beyond.reason
+
+
+def test_a_large_slice_at_an_end_says_that_the_structure_goes_on() -> None:
+    advice = advise(qualities(0, [0]), [31_400], room=(0, 100), pixel_slices=0.4)
+    assert 1 < advice.slice <= 20 and "the structure may reach it" in advice.reason
+    assert advise(qualities(0, [0]), [31_400], room=(0, 0), pixel_slices=0.4).slice is None
 
 
 def test_an_empty_result_is_judged_without_dividing_by_nothing() -> None:

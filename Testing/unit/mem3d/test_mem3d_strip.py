@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from Mem3DPropagateLib.request import Advice, SliceMethod, SliceQuality
-from Mem3DPropagateLib.strip import REFERENCE_RGB, SUGGESTED_RGB, Chart, confidence_rgb, draw_strip, png_bytes
+from Mem3DPropagateLib.strip import (
+    REFERENCE_RGB,
+    SUGGESTED_RGB,
+    Chart,
+    confidence_rgb,
+    draw_strip,
+    png_bytes,
+    shown_span,
+)
 
 NOTHING = Advice(None, "")
 
@@ -28,6 +36,13 @@ def test_colours_go_from_red_to_green() -> None:
 @given(confidence=st.floats(0, 1))
 def test_every_confidence_has_a_colour(confidence) -> None:
     assert all(0 <= part <= 255 for part in confidence_rgb(confidence))
+
+
+def test_a_strip_reaches_to_an_advised_slice_beyond_the_result() -> None:
+    slices = [a_quality(n, 0.5) for n in range(5, 9)]
+    assert shown_span(slices, Advice(12, "")) == (5, 12)
+    assert shown_span(slices, Advice(2, "")) == (2, 8)
+    assert shown_span(slices, Advice(None, "")) == (5, 8)
 
 
 def test_each_slice_has_a_bar_of_its_height_and_colour() -> None:
