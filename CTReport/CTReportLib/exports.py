@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from CTReportLib.document import document_of, sentence_note, unsaid_warnings, writable_text
+from CTReportLib.label_nifti import write_label_nifti
 from CTReportLib.measurement import LABEL, Measurement
 from CTReportLib.reporthtml import html_report
-from CTReportLib.request import RESEARCH_USE, Decision, FindingRow, ReportResult, Sentence
+from CTReportLib.request import RESEARCH_USE, Decision, Edit, FindingRow, ReportResult, Sentence
 from MedAILib import __version__
 from MedAILib.atomic import output_error, write_text
 from MedAILib.imageio import write_label_map
+from MedAILib.volume import LabelMap
 
 SCHEMA = 1
+_LONGEST_NAME_BYTES = 120
 RUN_REPORT_FILE = "run_report.json"
 
 
@@ -34,16 +39,18 @@ def write_results(result: ReportResult, out: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise output_error(out, error) from error
     written = [out / f"{result.name}_classification.json"]
-    write_text(written[-1], _json(classification(result)))
+    write_text(written[-1], writable_text(_json(classification(result))))
     if result.sections:
         written += [out / f"{result.name}_report.txt", out / f"{result.name}_report.html"]
         write_text(written[-2], report_text(result))
         write_text(written[-1], html_report(result))
     if result.masks is not None and result.masks.segments:
         written.append(out / f"{result.name}_localization.seg.nrrd")
-        write_label_map(result.masks, written[-1])
+        write_label_map(_marked(result.masks), written[-1])
+        labels = out / f"{result.name}_localization.nii.gz"
+        written += [write_label_nifti(result.masks, labels, RESEARCH_USE), labels]
     written.append(summary_path(result.name, out))
-    write_text(written[-1], _json(summary(result)))
+    write_text(written[-1], summary_text(result))
     return tuple(written)
 
 
@@ -75,24 +82,61 @@ def summary(result: ReportResult) -> dict[str, Any]:
         "segments": [{"id": s.id, "name": s.name} for s in result.masks.segments] if result.masks else [],
         "warnings": list(result.warnings),
         "provenance": dict(result.provenance),
+        "edits": [asdict(edit) for edit in result.edits],
     }
 
 
+def summary_text(result: ReportResult) -> str:
+    """The summary as the text of a JSON file."""
+    return writable_text(_json(summary(result)))
+
+
 def report_text(result: ReportResult) -> str:
-    """The report as plain text, for reading and for other systems."""
-    lines = [f"CHEST CT: {result.name}", RESEARCH_USE]
-    if not result.complete:
-        lines.append("THIS REPORT IS NOT COMPLETE.")
+    """The report as plain text, for reading and for other systems; without sentences, the finding table."""
+    document = document_of(result)
+    lines = [f"CHEST CT: {result.name}", document.use, *(notice.upper() for notice in document.notices)]
     for section in result.sections:
-        shown = [sentence.text for sentence in section.sentences if sentence.shown]
+        shown = [_line(sentence) for sentence in section.sentences if sentence.shown]
         if shown:
-            lines += ["", section.title.upper(), *(f"- {text}" for text in shown)]
-    return "\n".join([*lines, ""])
+            lines += ["", section.title.upper(), *shown]
+    if not result.sections:
+        told = (" - ".join(part for part in (row.place or row.side, row.evidence) if part) for row in result.table)
+        rows = zip(result.table, told, strict=True)
+        lines += ["", "FINDINGS", *(f"- {row.name}: {row.decision.value}. {text}".rstrip() for row, text in rows)]
+    remarks = unsaid_warnings(result)
+    if remarks:
+        lines += ["", "REMARKS", *(f"- {text}" for text in remarks)]
+    if result.edits:
+        lines += ["", "EDITS BY PEOPLE", *map(_edit, result.edits)]
+    return writable_text("\n".join([*lines, ""]))
 
 
 def safe_name(text: str) -> str:
-    """A text as the start of file names: letters of any alphabet, digits, dots, dashes."""
-    return re.sub(r"[^\w.\-]+", "_", text).strip("._") or "ct"
+    """A text as the start of file names: letters of any alphabet, digits, dots, dashes.
+
+    One that is too long for a file's name is cut, and ends in a hash of the whole instead.
+    """
+    name = re.sub(r"[^\w.\-]+", "_", text).strip("._") or "ct"
+    if len(name.encode("utf-8")) <= _LONGEST_NAME_BYTES:
+        return name
+    start = name.encode("utf-8")[:_LONGEST_NAME_BYTES].decode("utf-8", "ignore")
+    return f"{start}_{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _line(sentence: Sentence) -> str:
+    note = sentence_note(sentence)
+    return f"- {sentence.text}{f' ({note})' if note else ''}"
+
+
+def _edit(edit: Edit) -> str:
+    who = edit.who or "unknown"
+    return f'- {edit.when}, {who}, {edit.section}: "{edit.before}" became "{edit.after}"'
+
+
+def _marked(masks: LabelMap) -> LabelMap:
+    """With the intended use among the tags of each segment."""
+    segments = (replace(info, tags={**info.tags, "MedAI.Use": RESEARCH_USE}) for info in masks.segments)
+    return replace(masks, segments=tuple(segments))
 
 
 def _row(row: FindingRow) -> dict[str, Any]:

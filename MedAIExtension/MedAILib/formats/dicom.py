@@ -23,7 +23,7 @@ from MedAILib.formats.dicomorder import grouped, repeats, sorted_slices
 from MedAILib.formats.dicompixels import voxels
 from MedAILib.formats.dicomslice import TAGS, DicomSlice, damage, slices_of
 from MedAILib.itkimage import RAS_TO_LPS
-from MedAILib.volume import Volume
+from MedAILib.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 
@@ -112,9 +112,20 @@ def read_stack(stack: Stack) -> Volume:
     UnreadableFile
         Missing or doubled slices, mixed sizes or spacings, damaged voxels; the files are named.
     """
+    slices, geometry = ordered_stack(stack)
+    return Volume(voxels(slices), geometry.ijk_to_ras, name=slices[0].description or slices[0].path.parent.name)
+
+
+def ordered_stack(stack: Stack) -> tuple[tuple[DicomSlice, ...], Geometry]:
+    """The slices in the order of the volume that `read_stack` makes of them, and its grid; no voxel is read.
+
+    Raises
+    ------
+    UnreadableFile
+        Missing or doubled slices, mixed sizes or spacings; the files are named.
+    """
     slices = sorted_slices(stack.slices)
-    array = voxels(slices)
-    return Volume(array, _ijk_to_ras(slices), name=slices[0].description or slices[0].path.parent.name)
+    return tuple(slices), Geometry((len(slices), *slices[0].shape), _ijk_to_ras(slices))
 
 
 def _scan(folder: Path) -> tuple[list[DicomSlice], dict[Path, str]]:

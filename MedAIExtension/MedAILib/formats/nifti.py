@@ -108,7 +108,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _scaled(array, header), header.ijk_to_ras
 
 
-def write_nifti(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, *, level: int = IMAGE_LEVEL) -> None:
+def write_nifti(
+    path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, *, level: int = IMAGE_LEVEL, description: str = ""
+) -> None:
     """Write a single-file NIfTI-1 image, compressed where the name ends in ``.gz``.
 
     Parameters
@@ -120,13 +122,15 @@ def write_nifti(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, *, level:
         May be sheared; only the sform can hold it then.
     level : int
         Of compression.
+    description : str
+        For the header's field ``descrip``: 79 ASCII characters of it are kept.
 
     Raises
     ------
     InputError
         Where NIfTI-1 cannot hold the voxel type or the size.
     """
-    header = _header_bytes(array, ijk_to_ras)
+    header = _header_bytes(array, ijk_to_ras, description)
     with path.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             with gzipped(file, level) as stream:
@@ -217,7 +221,7 @@ def _scaled(array: np.ndarray, header: Header) -> np.ndarray:
     return scaled
 
 
-def _header_bytes(array: np.ndarray, ijk_to_ras: np.ndarray) -> bytes:
+def _header_bytes(array: np.ndarray, ijk_to_ras: np.ndarray, description: str) -> bytes:
     dtype = np.dtype(np.uint8) if array.dtype == np.bool_ else array.dtype.newbyteorder("=")
     if dtype not in _CODES or max(array.shape) > np.iinfo(np.int16).max:
         raise InputError(
@@ -233,6 +237,7 @@ def _header_bytes(array: np.ndarray, ijk_to_ras: np.ndarray) -> bytes:
     fields["pixdim"][0, :4] = (qfac, *spacing)
     fields["vox_offset"], fields["scl_slope"] = _VOXELS_AT, 1
     fields["xyzt_units"] = 2  # millimetres
+    fields["descrip"] = description.encode("ascii", "replace")[:79]
     fields["sform_code"], fields["srow"] = 1, ijk_to_ras[:3]
     if np.abs(directions.T @ directions - np.eye(3)).max() < _RIGHT_ANGLE_TOLERANCE:
         fields["qform_code"], fields["qoffset"] = 1, ijk_to_ras[:3, 3]

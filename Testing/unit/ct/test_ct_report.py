@@ -167,7 +167,8 @@ def test_json_has_the_published_keys_and_ours(a_result: ReportResult) -> None:
 def test_all_files_are_written_under_the_name_and_the_summary_last(a_result: ReportResult, tmp_path: Path) -> None:
     out = tmp_path / "ein Ordner für Ö"
     written = write_results(a_result, out)
-    kinds = ("classification.json", "report.txt", "report.html", "localization.seg.nrrd", "summary.json")
+    reports, places = ("classification.json", "report.txt", "report.html"), ("seg.nrrd", "json", "nii.gz")
+    kinds = (*reports, *(f"localization.{end}" for end in places), "summary.json")
     assert [path.name for path in written] == [f"a name_{kind}" for kind in kinds]
     assert json.loads(written[-1].read_text(encoding="utf-8"))["name"] == "a name"
 
