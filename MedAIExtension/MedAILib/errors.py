@@ -120,6 +120,12 @@ class OutOfMemory(JobError):
     code = "OUT_OF_MEMORY"
 
 
+class NotEnoughMemory(OutOfMemory):
+    """Refused before anything was loaded, because it is known not to fit."""
+
+    code = "NOT_ENOUGH_MEMORY"
+
+
 class MissingPackage(JobError):
     """A Python package that this task needs is not installed."""
 

@@ -77,6 +77,23 @@ def machine_memory_mb() -> int | None:
     return _memory_mb()[0]
 
 
+def free_memory_bytes(device: str) -> int | None:
+    """Free memory of a device, of the processor's also within its container's limit; None where it is not known.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, ``mps``, ``cuda:0``; ``cuda``: of all GPUs together.
+    """
+    found: int | None
+    if device.startswith("cuda"):
+        free = [one.memory_free_mb for one in _nvidia_devices() if device in (one.id, one.kind.value)]
+        found = sum(mb for mb in free if mb is not None) if any(free) else None
+    else:
+        found = _memory_mb()[1]
+    return None if found is None else found << 20
+
+
 def parse_nvidia_smi(text: str) -> tuple[Device, ...]:
     """Devices from ``nvidia-smi --query-gpu=index,name,memory.total,memory.free --format=csv,noheader,nounits``."""
     devices = []
