@@ -5,6 +5,10 @@ from MedAILib.features import Feature
 FEATURE = Feature(
     name="ct",
     title="CTReport",
-    tasks=("CTReportLib.task:ReportTask",),
+    tasks=(
+        "CTReportLib.task:ReportTask",
+        "CTReportLib.train.task:TrainTask",
+        "CTReportLib.train.evaluation:EvaluateTask",
+    ),
     commands="CTReportLib.command:add_commands",
 )

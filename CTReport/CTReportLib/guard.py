@@ -27,6 +27,8 @@ _NORMAL = compiled(
     _NORMAL_WORDS + r"|\bnegative\b|\bno\b.{0,40}\b(abnormal\w*|patholog\w*|findings?|disease|lesions?)\b|"
     r"\babnormalit\w+\b.{0,20}\bnot\b"
 )
+_NOTHING_CALLED_NORMAL = ("the rest is normal.", "could be judged.")
+"""How our own sentences on what was not judged end; they hold words of normality."""
 _AIRWAYS = ("bronchiectasis", "peribronchial_thickening")
 _HEART = ANATOMY[Section.HEART.value]
 _STRUCTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -194,7 +196,7 @@ def _clause_objections(clause: str, table: Sequence[FindingRow], *, generated: b
     if names_finding and not generated:
         return
     says_normal = compiled(_NORMAL_WORDS).search(clause) if names_finding else _NORMAL.search(clause)
-    if says_normal and not clause.endswith("the rest is normal."):
+    if says_normal and not clause.endswith(_NOTHING_CALLED_NORMAL):
         open_ = [row.name for row in _scope(clause, table) if row.decision is not Decision.ABSENT]
         if open_:
             yield f"not found free: {', '.join(open_)}"
@@ -251,7 +253,8 @@ def quantities_of(rows: Iterable[FindingRow]) -> tuple[tuple[float, str], ...]:
     """Every number with its unit that rows hold, those of their evidence included."""
     found: list[tuple[float, str]] = []
     for row in rows:
-        numbers = ((row.value, row.unit), (row.volume_ml, "ml"), (row.threshold, row.unit), (row.probability, ""))
+        limit = (row.threshold, row.unit if row.probability is None else "")
+        numbers = ((row.value, row.unit), (row.volume_ml, "ml"), limit, (row.probability, ""))
         found += [(value, unit) for value, unit in numbers if value is not None]
     return tuple(found)
 

@@ -58,6 +58,7 @@ def cardiothoracic_ratio(anatomy: Anatomy) -> tuple[Measurement, ...]:
             decision=None if cut else ratio > LARGEST_RATIO,
             limits=limits,
             mask=anatomy.grid.volume_of(anatomy.heart_region, "Heart region (coarse)"),
+            threshold=LARGEST_RATIO,
         ),
     )
 
@@ -113,6 +114,7 @@ def _calcium(
         decision=True if enough else (None if anatomy.cut_at else False),
         limits=limits,
         mask=region.as_volume(found, name) if value else None,
+        threshold=LEAST_CALCIUM_MM3,
     )
 
 

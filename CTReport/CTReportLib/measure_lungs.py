@@ -70,6 +70,7 @@ def emphysema(volume: Volume, anatomy: Anatomy) -> tuple[Measurement, ...]:
                 decision=None if anatomy.cut_at else percent > EMPHYSEMA_PERCENT,
                 limits=limits,
                 mask=None if found else region.as_volume(low, "Low attenuation"),
+                threshold=EMPHYSEMA_PERCENT,
             )
         )
     return tuple(found)

@@ -64,6 +64,7 @@ def pleural_fluid(anatomy: Anatomy) -> tuple[Measurement, ...]:
                 decision=decision,
                 limits=limits,
                 mask=shown,
+                threshold=SMALLEST_ML,
             )
         )
     return tuple(found)

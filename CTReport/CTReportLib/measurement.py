@@ -40,6 +40,10 @@ class Measurement:
     mask : Volume or None
         Where: uint8 0 and 1 on a grid of its own;
         ``MedAILib.grids.resampled(mask, volume.geometry, "nearest")`` brings it onto the CT's.
+    threshold : float or None
+        The value that `decision` rests on, in `unit`; None where the rule has none.
+    model : str
+        Id of the model that drew `mask`; empty: measured by rule.
     """
 
     finding_id: str
@@ -52,6 +56,8 @@ class Measurement:
     decision: bool | None = None
     limits: str = ""
     mask: Volume | None = None
+    threshold: float | None = None
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:

@@ -23,6 +23,8 @@ ANATOMY: Mapping[str, tuple[str, ...]] = {
 }
 """Which findings each part of the section Findings holds; the order of the report."""
 
+MODEL_LABEL = "a model's answer, not diagnosed"
+"""Stands beside every answer of a model."""
 _DECIMALS = {"%": 1, "ml": 0, "mm": 1, "mm³": 0, "HU": 0, "": 2}
 
 
@@ -63,7 +65,9 @@ def row_sentence(row: FindingRow) -> Sentence:
 
 def impression_sentence(row: FindingRow) -> Sentence:
     """A finding that is there, in short."""
-    by = {Basis.RULE: f" ({LABEL})", Basis.MASK: " (given segment)"}.get(row.basis, "")
+    by = {Basis.RULE: f" ({LABEL})", Basis.MASK: " (given segment)", Basis.MODEL: f" ({MODEL_LABEL})"}.get(
+        row.basis, ""
+    )
     return Sentence(f"{row.name}{_where(row)}{by}.", (row.finding,), (row.measurement,) if row.measurement else ())
 
 
@@ -85,7 +89,7 @@ def _row_text(row: FindingRow) -> str:
 
 
 def _by(row: FindingRow) -> str:
-    return {Basis.RULE: " by rule", Basis.MASK: " by the given segment"}.get(row.basis, "")
+    return {Basis.RULE: " by rule", Basis.MASK: " by the given segment", Basis.MODEL: " by model"}.get(row.basis, "")
 
 
 def _where(row: FindingRow) -> str:
@@ -97,15 +101,17 @@ def _where(row: FindingRow) -> str:
 def _grounds(row: FindingRow) -> str:
     said = []
     if row.value is not None:
-        limit = "" if row.threshold is None else f", threshold {number_text(row.threshold, row.unit)}"
+        shown = row.threshold is not None and row.probability is None
+        limit = f", threshold {number_text(row.threshold or 0.0, row.unit)}" if shown else ""
         said.append(f"{_quantity(row)} {number_text(row.value, row.unit)}{limit}")
     if row.volume_ml is not None and (row.unit != "ml" or row.volume_ml != row.value):
         said.append(f"{number_text(row.volume_ml, 'ml')} together")
     if row.probability is not None:
         kind = "calibrated" if row.calibrated else "not calibrated"
-        said.append(f"model probability {row.probability:.2f}, {kind}")
-    if row.basis is Basis.RULE:
-        said.append(LABEL)
+        limit = "" if row.threshold is None else f", threshold {row.threshold:.2f}"
+        said.append(f"model probability {row.probability:.2f}{limit}, {kind}")
+    if row.basis in (Basis.RULE, Basis.MODEL):
+        said.append(LABEL if row.basis is Basis.RULE else MODEL_LABEL)
     elif not said and row.basis is not Basis.NOTHING:
         said.append(row.basis.value)
     return f" ({'; '.join(said)})" if said else ""
@@ -135,6 +141,8 @@ def _part(
 def _candidates(row: FindingRow, measurements: Sequence[Measurement]) -> Sentence:
     """What is worth a look and is no finding."""
     found = [one for one in measurements if one.finding_id == row.finding and is_candidate(one)]
+    if not found:
+        return Sentence(f"For a look, not a finding ({_lower(row.name)}): rule and models do not agree.")
     listed = "; ".join(f"{number_text(one.value or 0.0, one.unit)}, {one.place or 'place not known'}" for one in found)
     text = f"For a look, not a finding ({_lower(row.name)}; {LABEL}): {listed}."
     return Sentence(text, (), tuple(one.name for one in found))

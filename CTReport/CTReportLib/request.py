@@ -14,10 +14,12 @@ from MedAILib.errors import ConfigError
 from MedAILib.volume import LabelMap, Volume
 
 RESEARCH_USE = "Research use only. Not for clinical diagnosis. Computed, not verified by a physician."
-ENGINES = ("template",)
-"""What writes the report. The template writes from the finding table alone."""
+ENGINES = ("template", "llm")
+"""What writes the report: the template from the finding table alone, or a language model whose text is guarded."""
 GIVEN_SEGMENT = ", given segment"
 """End of the names of measurements of segments that came with the image."""
+FINDING_TAG, MEASUREMENT_TAG = "MedAI.Finding", "MedAI.Measurement"
+"""Tags of segments that show a finding: its id, and the name of the measurement made on it."""
 
 
 class Decision(Enum):
@@ -67,6 +69,24 @@ class Models:
     localizer: Path | None = None
     language: Path | None = None
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one at all."""
+        return any((self.encoder, self.classifier, self.localizer, self.language))
+
+    def problems(self) -> tuple[str, ...]:
+        """What keeps them from answering together, in words; the files are not looked at."""
+        found = []
+        if self.classifier is not None and self.encoder is None:
+            found.append("a classifier of findings needs the encoder it was trained on, and none is given")
+        for role in ("encoder", "classifier", "localizer"):
+            path = getattr(self, role)
+            if path is not None and not path.is_file():
+                found.append(f"there is no file '{path}' of weights ({role})")
+        if self.language is not None and not self.language.is_dir():
+            found.append(f"there is no folder '{self.language}' of a language model")
+        return tuple(found)
+
 
 @dataclass(frozen=True, eq=False)
 class ReportRequest:
@@ -91,6 +111,9 @@ class ReportRequest:
     input_sha256 : str
         Of the file or series, where the face knows it; for provenance.
     models : Models
+    cache : Path or None
+        Folder in which an encoder's features are kept; None: in that of the models, see
+        `CTReportLib.nets.featurecache`.
     """
 
     volume: Volume
@@ -102,6 +125,7 @@ class ReportRequest:
     name: str = "ct"
     input_sha256: str = ""
     models: Models = Models()
+    cache: Path | None = None
 
     def validate(self) -> None:
         """Say every problem at once.
@@ -110,9 +134,11 @@ class ReportRequest:
         ------
         ConfigError
         """
-        problems = []
+        problems = list(self.models.problems())
         if self.engine not in ENGINES:
             problems.append(f"there is no engine '{self.engine}'; there is {', '.join(ENGINES)}")
+        if self.engine == "llm" and self.models.language is None:
+            problems.append("the engine 'llm' needs a language model, and none is given")
         if self.window_hu is not None and not self.window_hu[0] < self.window_hu[1]:
             problems.append("the window's lower value is not the lower one")
         if not self.name or re.search(r"[/\\\0]", self.name):
@@ -140,7 +166,7 @@ class FindingRow:
     calibrated : bool
         Whether that probability was calibrated.
     threshold : float or None
-        Of the probability, or of the measured value.
+        Of the probability where there is one, else of the measured value.
     evidence : str
         What the decision rests on, in words; of one that is not judged, why not.
     measurement : str

@@ -65,8 +65,12 @@ def read_case(case: Case) -> tuple[Volume, str]:
         See `MedAILib.imageio.read_volume`.
     """
     volume = read_volume(case.path)
-    is_dicom = case.path.is_dir() or file_kind(case.path) is FileKind.DICOM
-    return volume, _modality(case.path) if is_dicom else ""
+    return volume, _modality(case.path) if is_dicom(case) else ""
+
+
+def is_dicom(case: Case) -> bool:
+    """Whether it is a DICOM series."""
+    return case.path.is_dir() or file_kind(case.path) is FileKind.DICOM
 
 
 def fingerprint(case: Case) -> str:

@@ -1,13 +1,16 @@
-"""What the ReCT chest CT encoder costs: its formulas as they stand, and ours, which answer the same.
+"""What the chest CT encoders cost: the formulas as they stand, and ours, which answer the same.
 
     python Testing/benchmarks/ct_encoder.py                # one thread, the published size: some minutes, 3 GB
     python Testing/benchmarks/ct_encoder.py --parts-only   # a minute
     python Testing/benchmarks/ct_encoder.py --device cuda:0
+    python Testing/benchmarks/ct_encoder.py --only primus  # the encoder of the open models of 2026: some minutes, 2 GB
 
 ``literal`` is `rect3d_literal`: one table of patches by patches, one loop over patches and regions. Both are run on
 the same values, of the published width and heads, at numbers of patches that the literal one can still hold; at the
-published 16,384 its tables are computed, not run. Seconds are processor time of one thread (on a GPU: on the clock).
-``peak`` is what a call took above what lay there before it. Weights are random: cost does not depend on them.
+published 16,384 its tables are computed, not run. Of Primus the literal attention is the softmax of its whole table;
+one block is run at all 13,824 patches of a volume of 192 x 192 x 192, and the whole encoder. Seconds are processor
+time of one thread (on a GPU: on the clock). ``peak`` is what a call took above what lay there before it. Weights are
+random: cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 import rect3d_literal as literal
 import torch
 
+from CTReportLib.nets.primus import Block, Primus, attended, rotations, turned
 from CTReportLib.nets.rect3d import Rect3D
 from CTReportLib.nets.rect3d_attention import SliceAwareAttention, plane_steps
 from CTReportLib.nets.rect3d_regions import region_shares
@@ -30,6 +34,7 @@ WIDTH, HEADS, DISTANCES, REGIONS = 768, 12, 33, 20
 PATCH = (4, 16, 16)
 GRIDS = ((4, 16, 16), (16, 16, 16))
 PUBLISHED = 16_384
+PRIMUS_WIDTH, PRIMUS_SIDE = 864, 192
 GB = 1e9
 
 
@@ -38,12 +43,20 @@ def main() -> None:
     parser.add_argument("--parts-only", action="store_true", help="without the whole encoder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=("rect3d", "primus"), help="one of the encoders")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {arguments.device}, threads: {arguments.threads}\n")
     print("| part | patches | literal s | ours s | ratio | literal peak MB | ours peak MB | largest difference |")
     print("|---|---|---|---|---|---|---|---|")
+    if arguments.only != "primus":
+        rect3d(arguments)
+    if arguments.only != "rect3d":
+        primus(arguments)
+
+
+def rect3d(arguments: argparse.Namespace) -> None:
     for grid in GRIDS:
         attention(grid, arguments.device)
     shares(GRIDS[0])
@@ -51,7 +64,36 @@ def main() -> None:
     print(f"\nliteral attention at {PUBLISHED} patches, computed: scores and biases {table / GB:.1f} GB,")
     print(f"entries {entries / GB:.1f} GB, in every one of 12 blocks and for every volume of the batch\n")
     if not arguments.parts_only:
-        whole(arguments.device)
+        encoder = Rect3D().eval().to(arguments.device)
+        labels = torch.randint(0, REGIONS + 1, (1, *encoder.size), dtype=torch.int16, device=arguments.device)
+        whole(encoder, encoder.size, arguments.device, labels)
+
+
+def primus(arguments: argparse.Namespace) -> None:
+    """Attention at part of the patches beside its formula, one block at all of them, and the whole encoder."""
+    grid = (12, 12, 24)
+    turns = rotations(grid, PRIMUS_WIDTH // HEADS, arguments.device)
+    shape = (1, HEADS, len(turns), PRIMUS_WIDTH // HEADS)
+    queries, keys, values = (torch.randn(shape, device=arguments.device) for _ in range(3))
+
+    def literally() -> torch.Tensor:
+        scores = turned(queries, turns) @ turned(keys, turns).transpose(-2, -1) * shape[-1] ** -0.5
+        return scores.softmax(dim=-1) @ values
+
+    def as_ours() -> torch.Tensor:
+        return attended(turned(queries, turns), turned(keys, turns), values)
+
+    print(row("rotary attention", len(turns), cost(literally, arguments.device), cost(as_ours, arguments.device)))
+    side = PRIMUS_SIDE // 8
+    turns = rotations((side, side, side), PRIMUS_WIDTH // HEADS, arguments.device)
+    block = Block(PRIMUS_WIDTH, HEADS, 2304).eval().to(arguments.device)
+    patches = torch.randn(1, len(turns), PRIMUS_WIDTH, device=arguments.device)
+    _, seconds, peak = cost(lambda: block(patches, turns), arguments.device)
+    print(f"\none block of Primus at {len(turns)} patches: {seconds:.1f} s, peak {peak} MB above its input")
+    print(f"its literal table, computed: {HEADS * len(turns) ** 2 * 4 / GB:.1f} GB\n")
+    if not arguments.parts_only:
+        encoder = Primus().eval().to(arguments.device)
+        whole(encoder, (PRIMUS_SIDE, PRIMUS_SIDE, PRIMUS_SIDE), arguments.device)
 
 
 def attention(grid: literal.Size, device: str) -> None:
@@ -77,18 +119,18 @@ def shares(grid: literal.Size) -> None:
     print(row("shares of regions", grid[0] * grid[1] * grid[2], theirs, ours))
 
 
-def whole(device: str) -> None:
-    """The whole encoder at its published size, from the network's making on."""
-    restart_peak_memory()
-    before = resident_mb()
-    encoder = Rect3D().eval().to(device)
-    volume = torch.rand(1, 1, *encoder.size, device=device)
-    labels = torch.randint(0, REGIONS + 1, (1, *encoder.size), dtype=torch.int16, device=device)
-    answer, seconds, peak = cost(lambda: encoder(volume, labels).pooled, device)
-    total = (peak_memory_mb() or 0) - before
+def whole(encoder: torch.nn.Module, size: literal.Size, device: str, *more: torch.Tensor) -> None:
+    """A whole encoder at its published size."""
+    volume = torch.rand(1, 1, *size, device=device)
+    answer, seconds, peak = cost(lambda: encoder(volume, *more).pooled, device)
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    print(f"whole encoder, {parameters / 1e6:.2f} M parameters, 64 x 512 x 512: {seconds:.1f} s,")
-    print(f"peak {peak} MB above weights and volume, {total} MB with them; finite: {bool(answer.isfinite().all())}")
+    of = " x ".join(str(side) for side in size)
+    print(f"whole encoder, {parameters / 1e6:.2f} M parameters, {of}: {seconds:.1f} s,")
+    weights = parameters * 4 >> 20
+    print(
+        f"peak {peak} MB above {weights} MB of weights and the volume; finite: {bool(answer.isfinite().all())}",
+        flush=True,
+    )
 
 
 Cost = tuple[torch.Tensor, float, int]

@@ -21,9 +21,13 @@ class Features:
         Patches along planes, rows and columns.
     regions : torch.Tensor, optional
         Of every anatomical region, shape (batch, regions, width); None: the encoder knows no regions.
+    shared : torch.Tensor, optional
+        Of the whole volume in the space that the encoder's training shared with texts, shape (batch, shared width);
+        None: its file has no projection there.
     """
 
     pooled: torch.Tensor
     patches: torch.Tensor
     grid: tuple[int, int, int]
     regions: torch.Tensor | None = None
+    shared: torch.Tensor | None = None

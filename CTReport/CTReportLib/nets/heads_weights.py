@@ -18,6 +18,7 @@ from torch import nn
 from CTReportLib.nets.heads import AttentionProbe, LinearProbe, PromptClassifier
 from CTReportLib.nets.heads_calibration import FindingCalibration, described
 from CTReportLib.nets.heads_unet import TextUNet
+from CTReportLib.nets.heads_zeroshot import ZeroShot
 from MedAILib.errors import ConfigMismatch, InvalidWeights
 from MedAILib.models.checkpoint import load_model_with_config, save_model_with_config
 from MedAILib.models.config import Architecture, ModelConfig, Provenance
@@ -34,6 +35,7 @@ FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
     "ct_prompt_classifier": PromptClassifier,
     "ct_linear_probe": LinearProbe,
     "ct_attention_probe": AttentionProbe,
+    "ct_zero_shot": ZeroShot,
     "ct_text_unet": TextUNet,
 }
 DRAWING = ("ct_text_unet",)

@@ -161,6 +161,7 @@ class Rect3D(nn.Module):
         if embed_dim % num_heads:
             raise InputError(f"{num_heads} heads cannot share a width of {embed_dim}.", todo="Give a divisor of it.")
         self.in_channels = in_channels
+        self.width = embed_dim
         self.regions = num_regions
         self.patch: Size = (patch_slices, patch_rows, patch_columns)
         self.grid = _grid(tokens, planes, rows)

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 
 from CTReportLib.nets.heads import PromptClassifier
+from CTReportLib.nets.loaded import Loaded
 from CTReportLib.nets.rect3d import Rect3D
 from MedAILib.errors import InvalidWeights
 from MedAILib.models import torchmodel
 from MedAILib.models.checkpoint import load_model_with_config
-from MedAILib.models.config import ModelConfig
 from MedAILib.models.exact import require_exact, require_finite
 from MedAILib.models.infer import RECT3D, Recognised
 from MedAILib.models.rect3d_inference import TELLING
@@ -40,30 +39,6 @@ TEXT_ENCODER = "text_encoder."
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
-Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded(Generic[Network]):
-    """A network all of whose tensors come from a file.
-
-    Attributes
-    ----------
-    network : torch.nn.Module
-        In evaluation mode, without gradients.
-    weights : WeightFile
-    config : ModelConfig, optional
-        Its description; what is assumed in it says ``config.assumed``. None: of a part that has none.
-    """
-
-    network: Network
-    weights: WeightFile
-    config: ModelConfig | None = None
-
-    @property
-    def sha256(self) -> str:
-        """Of the weight file."""
-        return self.weights.sha256
 
 
 def load_rect3d(path: str | Path, device: str | torch.device = "cpu") -> Loaded[Rect3D]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from MedAILib.models import rect3d_inference, stm_inference, unet_inference
+from MedAILib.models import primus_inference, rect3d_inference, stm_inference, unet_inference
 from MedAILib.models.heads import Head, Input
 from MedAILib.models.tensornames import best_prefix, prefixes_of, without_prefix
 
@@ -74,7 +74,17 @@ RECT3D = KnownArchitecture(
     outputs=rect3d_inference.outputs,
     assumed=rect3d_inference.assumed_input_and_heads,
 )
-KNOWN = {known.name: known for known in (MULTITASK_UNET, STM, RECT3D)}
+PRIMUS = KnownArchitecture(
+    name=primus_inference.NAME,
+    family=primus_inference.FAMILY,
+    parameters=primus_inference.PARAMETERS,
+    guess=primus_inference.guess,
+    expected_shapes=primus_inference.expected_shapes,
+    outputs=primus_inference.outputs,
+    assumed=primus_inference.assumed_input_and_heads,
+    words={"decoder": primus_inference.DECODERS},
+)
+KNOWN = {known.name: known for known in (MULTITASK_UNET, STM, RECT3D, PRIMUS)}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def medai(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
 def test_a_chest_becomes_a_report_and_files(medai, folder: Path) -> None:
     status, out, _ = medai()
     assert status == 0, out
-    kinds = ("classification.json", "report.txt", "report.html", "localization.seg.nrrd", "summary.json")
+    kinds = {"classification.json", "report.txt", "report.html", "summary.json"}
+    kinds |= {f"localization.{end}" for end in ("seg.nrrd", "nii.gz", "json")}
     assert {file.name for file in (folder / "out").iterdir()} == {f"chest_{kind}" for kind in kinds} | {
         "run_report.json"
     }

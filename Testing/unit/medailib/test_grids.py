@@ -16,6 +16,7 @@ from MedAILib.grids import (
     axis_code,
     bounding_box,
     cropped,
+    middle_voxel_kji,
     pasted,
     placed,
     reoriented,
@@ -312,6 +313,19 @@ def test_a_bounding_box_holds_the_whole_mask_and_every_side_touches_it(data):
     for axis in range(3):
         assert np.take(inside, 0, axis).any()
         assert np.take(inside, -1, axis).any()
+
+
+@given(st.data())
+def test_the_middle_voxel_is_in_the_mask_and_of_a_block_in_its_middle(data):
+    shape = data.draw(st.tuples(*[st.integers(1, 6)] * 3))
+    bits = data.draw(st.lists(st.booleans(), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    mask = np.array(bits).reshape(shape)
+    middle = middle_voxel_kji(mask)
+    assert (middle is None) == (not mask.any())
+    assert middle is None or mask[middle]
+    block = np.zeros((9, 9, 9), bool)
+    block[1:4, 3:8, 2:5] = True
+    assert middle_voxel_kji(block) == (2, 5, 3)
 
 
 def test_a_margin_in_millimetres_is_rounded_up_to_voxels_and_kept_within_the_image():
