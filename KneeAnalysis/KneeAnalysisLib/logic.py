@@ -22,6 +22,7 @@ from KneeAnalysisLib.table import rows
 from KneeAnalysisLib.terminology import with_terminology
 from KneeAnalysisLib.thickness import THICKNESS_ARRAY, BoneThickness
 from MedAILib.errors import InputError
+from MedAILib.grids import middle_voxel_kji
 from MedAILib.jobs.execute import Outcome
 from MedAILib.mrml.label_maps import label_map_from_segmentation, segmentation_from_label_map
 from MedAILib.mrml.nodes import new_node, set_run_id
@@ -378,10 +379,9 @@ def _middle_ras_mm(result: KneeResult, members: tuple[int, ...]) -> tuple[float,
     for label_map in (result.finer_regions, result.regions, result.segmented.labels):
         if label_map is None:
             continue
-        found = np.argwhere(np.isin(label_map.layers[0], members))
-        if len(found):
-            nearest = found[np.argmin(((found - found.mean(axis=0)) ** 2).sum(axis=1))]
-            right, anterior, superior, _ = label_map.ijk_to_ras @ (*nearest[::-1], 1.0)
+        index = middle_voxel_kji(np.isin(label_map.layers[0], members))
+        if index is not None:
+            right, anterior, superior, _ = label_map.ijk_to_ras @ (*index[::-1], 1.0)
             return float(right), float(anterior), float(superior)
     raise InputError("The region has no voxels.")
 

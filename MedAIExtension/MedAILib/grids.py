@@ -319,6 +319,33 @@ def bounding_box(
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
+def middle_voxel_kji(mask_kji: np.ndarray) -> tuple[int, int, int] | None:
+    """A voxel of a mask near its centre of gravity, which itself may lie outside of a curved shape.
+
+    Parameters
+    ----------
+    mask_kji : ndarray, shape (k, j, i)
+        Not zero where the shape is.
+
+    Returns
+    -------
+    tuple of int or None
+        In the slice (k) of the mask that is nearest to the centre, the voxel nearest to it; None of an empty mask.
+    """
+    box = bounding_box(mask_kji)
+    if box is None:
+        return None
+    block = np.asarray(mask_kji[box.slices], dtype=bool)
+    counts = [block.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    centre = [float(np.average(np.arange(len(count)), weights=count)) for count in counts]
+    slices = np.flatnonzero(counts[0])
+    k = int(slices[np.argmin(np.abs(slices - centre[0]))])
+    plane = np.argwhere(block[k])
+    j, i = plane[np.argmin(((plane - centre[1:]) ** 2).sum(axis=1))]
+    start = box.start_kji
+    return start[0] + k, start[1] + int(j), start[2] + int(i)
+
+
 def _arrays(image: Volume | LabelMap) -> tuple[np.ndarray, ...]:
     return (image.array,) if isinstance(image, Volume) else image.layers
 

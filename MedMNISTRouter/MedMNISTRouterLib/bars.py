@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-
+from MedAILib.ui.bars import Bar, BarKind
 from MedMNISTRouterLib.datasets import DatasetTask
 from MedMNISTRouterLib.request import Answer
 from MedMNISTRouterLib.summary import absence, percent, route_title
 
 _HEADROOM = 1.15
-
-
-class BarKind(Enum):
-    CHOSEN = "chosen"
-    """The predicted class, a positive finding, the route that was taken."""
-    OTHER = "other"
-    WITHIN = "within"
-    """A distance that is accepted."""
-    BEYOND = "beyond"
-    """A distance that is not."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One row of a bar chart.
-
-    Attributes
-    ----------
-    name : str
-    share : float
-        Length, 0..1 of the chart.
-    text : str
-        The value in words.
-    kind : BarKind
-    mark : float or None
-        Place of a threshold, 0..1.
-    """
-
-    name: str
-    share: float
-    text: str
-    kind: BarKind = BarKind.OTHER
-    mark: float | None = None
 
 
 def class_bars(answer: Answer) -> tuple[Bar, ...]:

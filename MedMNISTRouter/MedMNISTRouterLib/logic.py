@@ -11,6 +11,7 @@ import numpy as np
 
 from MedAILib.errors import InputError
 from MedAILib.jobs.execute import Outcome
+from MedAILib.mrml.dicom import dicom_modality
 from MedAILib.mrml.nodes import array_from_matrix, set_run_id
 from MedAILib.mrml.tables import write_records
 from MedAILib.mrml.volumes import read_channels
@@ -253,7 +254,7 @@ def _pictures(node: Any, channels: Sequence[Volume], cuts: Sequence[Cut]) -> tup
             why="Pictures have one (grey) or three (colour).",
             todo="Take one component out of it first (Vector to Scalar Volume).",
         )
-    modality = _modality(node)
+    modality = dicom_modality(node)
     if len(channels) == 1:
         window = _shown_window(node, channels[0].array.dtype)
         pictures = pictures_of(channels[0], cuts, window, modality)
@@ -289,13 +290,3 @@ def _is_inverted(node: Any) -> bool:
 def _inverted(picture: Picture) -> Picture:
     image = replace(picture.image, pixels=np.uint8(255) - picture.image.pixels)
     return Picture(image, (*picture.notes, "Its grey levels were inverted, as Slicer shows it."))
-
-
-def _modality(node: Any) -> str:
-    """DICOM's word for a volume loaded from DICOM; empty where the subject hierarchy does not say."""
-    scene = node.GetScene()
-    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
-    if hierarchy is None:
-        return ""
-    item = hierarchy.GetItemByDataNode(node)
-    return str(hierarchy.GetItemAttribute(item, "DICOM.Modality") or "") if item else ""

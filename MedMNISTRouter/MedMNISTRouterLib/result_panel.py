@@ -8,8 +8,9 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from MedMNISTRouterLib.bar_chart import bars_text, draw_bars
-from MedMNISTRouterLib.bars import Bar, class_bars, distance_bar, route_bars
+from MedAILib.ui.bar_chart import bars_text, draw_bars
+from MedAILib.ui.bars import Bar
+from MedMNISTRouterLib.bars import class_bars, distance_bar, route_bars
 from MedMNISTRouterLib.request import Answer, PlainImage
 from MedMNISTRouterLib.summary import (
     State,

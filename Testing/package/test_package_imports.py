@@ -17,8 +17,9 @@ HEAVY = ("torch", "tensorflow", "keras", "transformers", "SimpleITK", "scipy", "
 
 REPORT = """
 import json, sys
+starts = ("MedAI", "Mem3D", "KneeAnalysis", "MedMNIST", "CTReport")
 own = {name: module.__file__ for name, module in sys.modules.items()
-       if name.startswith(("MedAI", "Mem3D", "KneeAnalysis", "MedMNIST")) and getattr(module, "__file__", None)}
+       if name.startswith(starts) and getattr(module, "__file__", None)}
 print(json.dumps({"own": own, "loaded": sorted({name.split(".")[0] for name in sys.modules})}))
 """
 

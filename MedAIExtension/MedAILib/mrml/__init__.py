@@ -7,6 +7,6 @@ the scene as it was. Only faces (widgets, logics, tests) import this package; it
 - `volumes`: scalar volumes
 - `segmentations`: segments, their names, tags, masks and slices; `segment_edit`: writing into them;
   `label_maps`: whole segmentations; `undo`: snapshots and history
-- `tables`: tables and texts
+- `tables`: tables and texts; `dicom`: where a volume came from
 - `nodes`: run ids, transforms; `layers` and `lattice` are the machinery underneath
 """

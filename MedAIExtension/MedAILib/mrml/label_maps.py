@@ -11,7 +11,7 @@ import slicer
 from MedAILib.errors import InputError
 from MedAILib.grids import bounding_box
 from MedAILib.mrml.layers import BINARY_LABELMAP, labels_on, layers, oriented_image, segment_of, segmentation_of
-from MedAILib.mrml.nodes import new_node
+from MedAILib.mrml.nodes import modifying, new_node
 from MedAILib.mrml.segmentations import segment_info, set_reference_geometry, set_tag
 from MedAILib.volume import Geometry, LabelMap, SegmentInfo
 
@@ -97,6 +97,50 @@ def segmentation_from_label_map(scene: Any, label_map: LabelMap, *, name: str | 
             for tag, value in info.tags.items():
                 set_tag(node, info.id, tag, value)
     return node
+
+
+def replace_segments(node: Any, label_map: LabelMap, *, keep: Sequence[str] = ()) -> tuple[str, ...]:
+    """The segments of a node replaced by those of a label map; its names, display and transform stay.
+
+    Parameters
+    ----------
+    node : vtkMRMLSegmentationNode
+    label_map : LabelMap
+        In the node's own RAS: under a transform it moves with the node.
+    keep : sequence of str
+        Ids of segments that stay as they are; a new one of the same id gets another.
+
+    Returns
+    -------
+    tuple of str
+        Ids of the new segments, in the label map's order.
+
+    Raises
+    ------
+    InputError
+        As for `segmentation_from_label_map`; nothing is changed then.
+    """
+    scene, segmentation = node.GetScene(), segmentation_of(node)
+    temporary = segmentation_from_label_map(scene, label_map, name="MedAI temporary")
+    try:
+        new, ids = temporary.GetSegmentation(), {info.id: info.id for info in label_map.segments}
+        for segment_id in keep:
+            if segment_id in ids:
+                ids[segment_id] = new.GenerateUniqueSegmentID(segment_id)
+                new.AddSegment(_copy(new.GetSegment(segment_id)), ids[segment_id])
+                new.RemoveSegment(segment_id)
+            new.AddSegment(_copy(segmentation.GetSegment(segment_id)), segment_id)
+        with modifying(node):
+            segmentation.DeepCopy(new)
+    finally:
+        scene.RemoveNode(temporary)
+    return tuple(ids.values())
+
+
+def _copy(segment: Any) -> Any:
+    copied = slicer.vtkSegment()
+    copied.DeepCopy(segment)
+    return copied
 
 
 def _layer_image(label_map: LabelMap, index: int) -> Any:

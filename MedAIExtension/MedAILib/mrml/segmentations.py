@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ import slicer
 import vtk
 
 from MedAILib.errors import GeometryMismatch, InputError
+from MedAILib.grids import bounding_box, middle_voxel_kji
 from MedAILib.mrml.layers import labels_on, layer_of, layers, segment_of, segmentation_of
 from MedAILib.mrml.nodes import array_from_matrix, matrix_from_array, modifying, node_to_world
 from MedAILib.volume import Geometry, SegmentInfo
@@ -212,6 +214,28 @@ def segment_slices(node: Any, segment_id: str, geometry: Geometry, axis: int) ->
     others = tuple(other for other in range(3) if other != axis)
     found = np.flatnonzero(mask.any(axis=others)) + start
     return tuple(int(n) for n in found if 0 <= n < geometry.shape_kji[axis])
+
+
+def segment_middle_ras_mm(node: Any, segment_id: str) -> tuple[float, float, float] | None:
+    """Where to look for a segment: a voxel of it near its middle, world RAS mm; None of an empty segment."""
+    layer = layer_of(node, segment_id)
+    index = None if layer.is_empty else middle_voxel_kji(layer.array == layer.label_of(segment_id))
+    if index is None:
+        return None
+    index_ijk = np.add(index, layer.start_kji)[::-1]
+    right, anterior, superior, _ = layer.ijk_to_world @ (*index_ijk, 1.0)
+    return float(right), float(anterior), float(superior)
+
+
+def segment_fingerprint(node: Any, segment_id: str) -> str:
+    """SHA-256 of a segment's shape, the same wherever it lies and however its file keeps it; empty of an empty one."""
+    layer = layer_of(node, segment_id)
+    mask = layer.array == layer.label_of(segment_id)
+    box = bounding_box(mask) if mask.size else None
+    if box is None:
+        return ""
+    block = mask[box.slices]
+    return hashlib.sha256(repr(block.shape).encode("ascii") + np.packbits(block).tobytes()).hexdigest()
 
 
 def set_reference_geometry(node: Any, reference: Any) -> None:

@@ -20,7 +20,8 @@ from router_answers import (
     TURNED_AWAY,
 )
 
-from MedMNISTRouterLib.bars import BarKind, class_bars, distance_bar, route_bars
+from MedAILib.ui.bars import BarKind
+from MedMNISTRouterLib.bars import class_bars, distance_bar, route_bars
 from MedMNISTRouterLib.command import exit_status, failures
 from MedMNISTRouterLib.summary import (
     State,
