@@ -82,7 +82,12 @@ def _read_record(kind: type[T], data: Any, problems: Problems, path: str) -> T:
             values[name] = _WRONG
     unknown = {str(key): value for key, value in data.items() if key not in known}
     if EXTRA in hints:
-        values[EXTRA] = unknown
+        for key, value in unknown.items():
+            problem = plain_json_problem(value, f"{path}.{key}")
+            if problem:  # such as 1e999, which reads as infinite and cannot be written back
+                problems.add(*problem.split(" ", 1))
+                values[EXTRA] = _WRONG
+        values.setdefault(EXTRA, unknown)
     else:
         for key in unknown:
             problems.add(f"{path}.{key}", "is not a field that belongs there.")

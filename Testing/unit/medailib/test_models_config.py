@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from model_files import FLAT, write_json
 
@@ -309,6 +309,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(sorted({*COMPLETE.to_dict(), *FLAT}))
 
 
+@example({"base_filters": float("inf")})
 @given(st.dictionaries(KEYS, JSON, max_size=6))
 def test_whatever_a_file_says_it_is_read_or_refused(change: dict) -> None:
     try:
