@@ -9,23 +9,28 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed: no model can run")
-pytest.importorskip("safetensors", reason="safetensors is not installed: no model can be read")
-sys.path.append(str(Path(__file__).resolve().parents[1] / "unit" / "ct"))
 
-from ct_models import a_classifier, a_localizer, an_encoder
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """What makes small models; imported here, as other tests look whether panels load torch."""
+    pytest.importorskip("torch", reason="torch is not installed: no model can run")
+    pytest.importorskip("safetensors", reason="safetensors is not installed: no model can be read")
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "unit" / "ct"))
+    import ct_models
+
+    return ct_models
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def weights(made: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An encoder, a classifier that finds a nodule and no hernia, and a network that draws nothing."""
     folder = tmp_path_factory.mktemp("Modelle ü")
-    encoder = an_encoder("ct_conv", folder / "encoder.safetensors")
+    encoder = made.an_encoder("ct_conv", folder / "encoder.safetensors")
     findings = ("lung_nodule", "hiatal_hernia")
-    classifier = a_classifier(
+    classifier = made.a_classifier(
         folder / "classifier.safetensors", findings, encoder=encoder, says=(4.0, -4.0), vision_dim=16
     )
-    localizer = a_localizer(folder / "localizer.safetensors", ("lung_nodule",))
+    localizer = made.a_localizer(folder / "localizer.safetensors", ("lung_nodule",))
     return {"encoder": encoder, "classifier": classifier, "localizer": localizer}
 
 
@@ -78,9 +83,9 @@ def test_models_answer_beside_the_rules_and_are_named_in_the_scene(
 
 
 def test_a_classifier_of_another_encoder_is_refused_in_words(
-    host: Any, module: Any, weights: dict[str, Path], tmp_path: Path
+    host: Any, module: Any, made: Any, weights: dict[str, Path], tmp_path: Path
 ) -> None:
-    other = an_encoder("primus", tmp_path / "other.safetensors")
+    other = made.an_encoder("primus", tmp_path / "other.safetensors")
     module.ui.sampleButton.click()
     choose(host, module, encoder=other, classifier=weights["classifier"])
     said = run(host, module)
@@ -88,7 +93,9 @@ def test_a_classifier_of_another_encoder_is_refused_in_words(
     assert module.report is None
 
 
-def test_a_language_model_writes_and_what_it_needs_is_said_before(host: Any, module: Any, tmp_path: Path) -> None:
+def test_a_language_model_writes_and_what_it_needs_is_said_before(
+    host: Any, module: Any, made: Any, tmp_path: Path
+) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed: no language model can run")
     pytest.importorskip("peft", reason="peft is not installed: no language model can run")
     from tiny_language import describe, save_base
