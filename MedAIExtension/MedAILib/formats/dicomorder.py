@@ -89,8 +89,9 @@ def _check_steps(ordered: Sequence[DicomSlice], steps: np.ndarray) -> None:
         + f" between {ordered[n].name} and {ordered[n + 1].name}"
         for n, count in zip(odd[:_NAMED_AT_MOST], counts, strict=False)
     ]
+    lost = int((counts - 1).sum())
     raise UnreadableFile(
-        f"{int((counts - 1).sum())} slices of this series are missing."
+        ("1 slice of this series is missing." if lost == 1 else f"{lost} slices of this series are missing.")
         if missing
         else f"The slices of this series are not evenly spaced: most are {usual:.3f} mm apart.",
         why="; ".join(listed) + (" and more." if odd.size > _NAMED_AT_MOST else "."),

@@ -269,7 +269,7 @@ def test_another_series_a_moved_image_and_missing_slices_are_refused(kind: str, 
     with pytest.raises(GeometryMismatch, match="slices are missing"):
         export(a_written_result(geometry), kind, tmp_path, source=series)
     by_place[2].unlink()
-    with pytest.raises(UnreadableFile, match="1 slices of this series are missing"):
+    with pytest.raises(UnreadableFile, match="1 slice of this series is missing"):
         export(a_written_result(geometry), kind, tmp_path, source=series)
 
 

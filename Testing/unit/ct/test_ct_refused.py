@@ -111,7 +111,7 @@ def test_a_series_without_one_of_its_slices(refused: Refused, series: tuple[Path
     folder, slices = series
     slices[30].unlink()
     error = refused(folder)
-    assert "slices of this series are missing" in error["what"]
+    assert "slice of this series is missing" in error["what"]
     assert slices[29].name in error["why"] and slices[31].name in error["why"]
 
 
@@ -121,7 +121,7 @@ def test_a_series_with_a_file_that_lost_its_header_lacks_a_slice(
 ) -> None:
     folder, slices = series
     slices[30].write_bytes(slices[30].read_bytes()[:kept])
-    assert "slices of this series are missing" in refused(folder)["what"]
+    assert "slice of this series is missing" in refused(folder)["what"]
 
 
 def test_a_series_with_a_file_that_breaks_off_in_its_pixels(refused: Refused, series: tuple[Path, list[Path]]) -> None:
