@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from CTReportLib.anatomy import Anatomy
+from CTReportLib.anatomy import Anatomy, find_anatomy
 from CTReportLib.findings import find
 from CTReportLib.language.identity import sha256_of
 from CTReportLib.layouts import laid_out, layout_of
@@ -136,15 +136,20 @@ class KeptModels:
         self._key, self._kept = (), OpenModels()
 
 
-def encoded(opened: OpenModels, volume: Volume, anatomy: Anatomy, stages: Stages, cache: Path | None) -> Features:
-    """The encoder's features of a CT, from the cache where it was seen before; errors as of the encoder."""
+def encoded(
+    opened: OpenModels, volume: Volume, anatomy: Anatomy | None, stages: Stages, cache: Path | None
+) -> Features:
+    """The encoder's features of a CT, from the cache where it was seen before; errors as of the encoder.
+
+    The anatomy is looked at for encoders that know regions only; where none is given it is found for them.
+    """
     from CTReportLib.nets.featurecache import FeatureCache
 
     encoder = opened.encoder
     if encoder is None:
         raise ConfigError("There is no encoder to read the CT with.", todo="Give one.")
     prepared = prepare(volume, encoder.layout)
-    regions = region_map(anatomy, encoder.regions) if encoder.regions else None
+    regions = region_map(anatomy or find_anatomy(volume), encoder.regions) if encoder.regions else None
     return FeatureCache(cache).features(
         encoder,
         prepared,
@@ -204,9 +209,12 @@ def drawings(opened: OpenModels, volume: Volume, anatomy: Anatomy, stages: Stage
     )
     threshold = DECIDED_AT if described.threshold is None else described.threshold
     least = described.temperature * _logit(threshold)
+    noise_ml = described.least_ml or (0.0,) * len(described.classes)
     measured = (
-        measured_drawing(name, prepared.back(one >= least), anatomy, model=head.config.id, threshold=threshold)
-        for name, one in zip(described.class_names, raw, strict=True)
+        measured_drawing(
+            name, prepared.back(one >= least), anatomy, model=head.config.id, threshold=threshold, least_ml=least_ml
+        )
+        for name, one, least_ml in zip(described.class_names, raw, noise_ml, strict=True)
     )
     return tuple(one for one in measured if one is not None)
 

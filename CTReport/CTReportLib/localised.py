@@ -61,7 +61,9 @@ def measured_segments(given: LabelMap, anatomy: Anatomy) -> tuple[tuple[Measurem
     return tuple(found), tuple(unknown)
 
 
-def measured_drawing(name: str, mask: Volume, anatomy: Anatomy, *, model: str, threshold: float) -> Measurement | None:
+def measured_drawing(
+    name: str, mask: Volume, anatomy: Anatomy, *, model: str, threshold: float, least_ml: float = LEAST_DRAWN_ML
+) -> Measurement | None:
     """What a model drew of a finding, as evidence of it.
 
     Parameters
@@ -75,14 +77,16 @@ def measured_drawing(name: str, mask: Volume, anatomy: Anatomy, *, model: str, t
         Its id.
     threshold : float
         Probability from which a voxel was drawn.
+    least_ml : float
+        Less is noise of this model.
 
     Returns
     -------
     Measurement or None
-        None where it drew less than `LEAST_DRAWN_ML`, or the name is of no finding known here.
+        None where it drew less than that or than `LEAST_DRAWN_ML`, or the name is of no finding known here.
     """
     finding = find(name)
-    if finding is None or int(np.count_nonzero(mask.array)) * _voxel_ml(mask) < LEAST_DRAWN_ML:
+    if finding is None or int(np.count_nonzero(mask.array)) * _voxel_ml(mask) < max(least_ml, LEAST_DRAWN_ML):
         return None
     return _shown(
         finding,

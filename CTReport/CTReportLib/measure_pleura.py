@@ -17,6 +17,10 @@ _RIB_WIDTH_MM = 8.0
 _NEAR_LUNG_MM = 45.0
 _HULL_SIDES = 24
 _LEAST_POSTERIOR = 0.6
+_AGAINST_MM, _LEAST_AGAINST = 6.0, 0.5
+"""A layer beside the lung, and the area of it that fluid fills, over the area of a face of a cube of that volume."""
+_BESIDE_MM, _LEAST_BESIDE = 12.0, 1.0
+"""Likewise for what only may be fluid."""
 
 
 def pleural_fluid(anatomy: Anatomy) -> tuple[Measurement, ...]:
@@ -36,7 +40,7 @@ def pleural_fluid(anatomy: Anatomy) -> tuple[Measurement, ...]:
     )
     if not anatomy.bone.any():
         return ()
-    fluid = _fluid(anatomy)
+    fluid, doubtful = _fluid(anatomy)
     right_half = np.arange(fluid.shape[2]) > anatomy.middle_i
     found = []
     lungs = {"left": anatomy.lungs.left, "right": anatomy.lungs.right}
@@ -48,6 +52,11 @@ def pleural_fluid(anatomy: Anatomy) -> tuple[Measurement, ...]:
             continue
         mask = fluid & half
         value = float(mask.sum()) * anatomy.grid.voxel_ml
+        unclear_ml = float((doubtful & half).sum()) * anatomy.grid.voxel_ml
+        if value < SMALLEST_ML <= unclear_ml:
+            why = f"{unclear_ml:.0f} ml with the density of fluid lie near the lung, but not clearly against it. "
+            found.append(Measurement("pleural_effusion", name, None, "ml", rule, side=side, limits=why + limits))
+            continue
         if value < SMALLEST_ML:
             value, mask = 0.0, np.zeros_like(mask)
         shown = anatomy.grid.volume_of(mask, f"Pleural fluid, {side}") if value else None
@@ -70,7 +79,12 @@ def pleural_fluid(anatomy: Anatomy) -> tuple[Measurement, ...]:
     return tuple(found)
 
 
-def _fluid(anatomy: Anatomy) -> np.ndarray:
+def _fluid(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
+    """Fluid against the lungs, and what may be fluid but only lies near them; bool (k, j, i) each.
+
+    Where slices are thick or the patient moved, a layer of mixed voxels lies between fluid and lung, as ribs and muscle
+    do between lung and the fat streaks of the back: there the two cannot be told apart.
+    """
     from scipy import ndimage
 
     spacing = anatomy.grid.spacing_mm
@@ -86,20 +100,27 @@ def _fluid(anatomy: Anatomy) -> np.ndarray:
     rows = np.flatnonzero(lungs.any(axis=(0, 2)))
     slices = np.flatnonzero(lungs.any(axis=(1, 2)))
     if rows.size == 0:
-        return np.zeros_like(lungs)
+        return np.zeros_like(lungs), np.zeros_like(lungs)
     middle = (rows[0] + rows[-1]) // 2
     labels, count = ndimage.label(fluid)
-    near = ndimage.binary_dilation(lungs, iterations=max(1, round(6.0 / spacing)))
-    keep = np.zeros(count + 1, dtype=bool)
+    against, beside = (
+        ndimage.binary_dilation(lungs, iterations=max(1, round(mm / spacing))) for mm in (_AGAINST_MM, _BESIDE_MM)
+    )
+    kind = np.zeros(count + 1, dtype=np.uint8)
     for n, box in enumerate(ndimage.find_objects(labels), start=1):
         part = labels[box] == n
         size_mm3 = part.sum() * spacing**3
         posterior = part[:, : max(middle - box[1].start, 0)].sum() / part.sum()
-        contact_mm2 = (part & near[box]).sum() * spacing**3 / 6.0
         in_range = box[0].stop > slices[0] and box[0].start <= slices[-1] and posterior >= _LEAST_POSTERIOR
-        keep[n] = in_range and size_mm3 > SMALLEST_ML * 500 and contact_mm2 > 0.5 * size_mm3 ** (2 / 3)
-    kept: np.ndarray = keep[labels]
-    return kept
+        if not in_range or size_mm3 <= SMALLEST_ML * 500:
+            continue
+        face_mm2 = size_mm3 ** (2 / 3)
+        if (part & against[box]).sum() * spacing**3 / _AGAINST_MM > _LEAST_AGAINST * face_mm2:
+            kind[n] = 1
+        elif (part & beside[box]).sum() * spacing**3 / _BESIDE_MM > _LEAST_BESIDE * face_mm2:
+            kind[n] = 2
+    kinds = kind[labels]
+    return kinds == 1, kinds == 2
 
 
 def within_ribs(anatomy: Anatomy) -> np.ndarray:

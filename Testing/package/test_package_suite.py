@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import suite
 from suite import STAGES, Counts, Stage, count, run
 
 
@@ -38,6 +39,19 @@ def test_a_run_is_counted_as_what_it_was(tmp_path: Path, code: str, succeeds: bo
     stage = _stage(tmp_path, code)
     assert run(stage) is succeeds
     assert count(stage, succeeds) == expected
+
+
+def test_a_stage_beside_the_others_is_told_at_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite, "REPORTS", tmp_path)
+    slow = Stage("slow", (sys.executable, "-c", "print('said beside')"), beside=True)
+    bad = Stage("bad", (sys.executable, "-c", "import sys; print('said too'); sys.exit(1)"), beside=True)
+    monkeypatch.setattr(suite, "STAGES", (Stage("first", (sys.executable, "-c", "")), slow, bad))
+    assert suite.main([]) == 1
+    said = capsys.readouterr().out
+    assert said.index("=== first: ok") < said.index("=== slow\nsaid beside") < said.index("=== slow: ok")
+    assert "=== bad\nsaid too" in said and "failed stages: bad" in said
 
 
 def test_a_report_of_an_earlier_run_is_not_counted_again(tmp_path: Path) -> None:

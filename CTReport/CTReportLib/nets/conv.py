@@ -72,7 +72,7 @@ class ConvEncoder(nn.Module):
         self.blocks = nn.ModuleList(Residual(width) for width in widths)
         self.join = _convolution(widths[2] + widths[1], self.width, 1)
         self.draft = nn.Conv3d(self.width, drafts, 1)
-        nn.init.constant_(self.draft.bias, _RARE)  # type: ignore[arg-type]
+        nn.init.constant_(self.draft.bias, _RARE)
         known = 2 * (sum(widths) + self.width + drafts)
         self.pool = nn.Sequential(nn.BatchNorm1d(known), nn.Linear(known, self.width))
 
@@ -100,8 +100,8 @@ class ConvEncoder(nn.Module):
         far = functional.interpolate(levels[2], scale_factor=2, mode="trilinear", align_corners=False)
         joined = self.join(torch.cat([far, levels[1]], dim=1))
         drafts = self.draft(joined)
-        known = [fold for level in (*levels, joined, drafts) for fold in (level.mean(_SPACE), level.amax(_SPACE))]
-        statistics = torch.cat(known, dim=-1)
+        known = [fold for level in (*levels, joined) for fold in (level.mean(_SPACE), level.amax(_SPACE))]
+        statistics = torch.cat([*known, drafts.sigmoid().mean(_SPACE), drafts.amax(_SPACE)], dim=-1)
         k, j, i = joined.shape[2:]
         patches = joined.flatten(2).transpose(1, 2)
         return Answer(Features(pooled=self.pool(statistics), patches=patches, grid=(k, j, i)), statistics, drafts)

@@ -16,6 +16,7 @@ from CTReportLib.nets.heads import take_prompts
 from MedAILib.errors import InputError
 
 LOCALISED_FINDINGS = 5
+NORMS = ("group", "batch")
 _GROUPS = 4
 _SMOOTH = 1.0
 """Voxels added to overlap and sizes, so that a finding that is nowhere and drawn nowhere is right."""
@@ -24,7 +25,9 @@ _SMOOTH = 1.0
 class TextUNet(nn.Module):
     """Raw numbers for every voxel and finding.
 
-    Normalised over groups of channels, so that batches of one volume and coarsest levels of one voxel train too.
+    Normalised over groups of channels, batches of one volume and coarsest levels of one voxel train too; normalised
+    over the batch it keeps how dense a whole crop is, which groups even out, and learns densities much faster, from
+    batches of several crops.
 
     Parameters
     ----------
@@ -35,6 +38,11 @@ class TextUNet(nn.Module):
     depth : int
         Levels, each half as fine as the one before.
     text_dim, findings : int
+    norm : str
+        One of `NORMS`.
+    context : bool
+        Whether the mean of all that it sees takes part in a finding's convolution. One that learned on crops and is
+        given whole volumes must do without: the mean of a crop around a lesion is not that of a chest.
     """
 
     def __init__(
@@ -44,17 +52,23 @@ class TextUNet(nn.Module):
         depth: int = 4,
         text_dim: int = 768,
         findings: int = LOCALISED_FINDINGS,
+        norm: str = "group",
+        context: bool = True,
     ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise InputError(f"A U-Net cannot be normalised by '{norm}'.", todo=f"Choose {' or '.join(NORMS)}.")
         if base < _GROUPS or base % _GROUPS or depth < 1:
             raise InputError(f"A U-Net cannot have {base} channels and {depth} levels.", todo="Give a multiple of 4.")
         widths = [base << level for level in range(depth)]
         befores = [in_channels, *widths[:-1]]
-        self.down = nn.ModuleList(_convolutions(of, to) for of, to in zip(befores, widths, strict=True))
-        self.up = nn.ModuleList(_convolutions(of + to, to) for of, to in zip(widths[1:], widths[:-1], strict=True))
-        self.kernel = nn.Sequential(
-            nn.Linear(text_dim + widths[-1], 4 * base), nn.GELU(), nn.Linear(4 * base, base + 1)
+        self.down = nn.ModuleList(_convolutions(of, to, norm) for of, to in zip(befores, widths, strict=True))
+        self.up = nn.ModuleList(
+            _convolutions(of + to, to, norm) for of, to in zip(widths[1:], widths[:-1], strict=True)
         )
+        self.context = context
+        told = text_dim + (widths[-1] if context else 0)
+        self.kernel = nn.Sequential(nn.Linear(told, 4 * base), nn.GELU(), nn.Linear(4 * base, base + 1))
         self.register_buffer("prompt_features", torch.zeros(findings, text_dim))
 
     @property
@@ -99,7 +113,10 @@ class TextUNet(nn.Module):
     def _kernels(self, whole: torch.Tensor) -> torch.Tensor:
         """Weights and bias of every finding's convolution, shape (batch, findings, base + 1)."""
         findings = len(self.prompt_features)
-        texts = functional.normalize(self.prompt_features, dim=-1).expand(len(whole), -1, -1)
+        width = self.prompt_features.shape[1]  # values of about 1, whatever the length of a text's vector
+        texts = (functional.normalize(self.prompt_features, dim=-1) * width**0.5).expand(len(whole), -1, -1)
+        if not self.context:
+            return self.kernel(texts)
         return self.kernel(torch.cat([texts, whole[:, None].expand(-1, findings, -1)], dim=-1))
 
 
@@ -123,8 +140,9 @@ def drawing_loss(raw: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(raw, wanted) + (1 - dice).mean()
 
 
-def _convolutions(of: int, to: int) -> nn.Sequential:
+def _convolutions(of: int, to: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before in (of, to):
-        layers += [nn.Conv3d(before, to, 3, padding=1, bias=False), nn.GroupNorm(_GROUPS, to), nn.LeakyReLU(0.01)]
+        evened = nn.BatchNorm3d(to) if norm == "batch" else nn.GroupNorm(_GROUPS, to)
+        layers += [nn.Conv3d(before, to, 3, padding=1, bias=False), evened, nn.LeakyReLU(0.01)]
     return nn.Sequential(*layers)

@@ -136,6 +136,8 @@ class Head:
         The held-out images that the calibration was fitted on; empty: its probabilities are not calibrated.
     uncalibrated : tuple of str
         Names of the classes whose probabilities are not calibrated though others are: too few images held them.
+    least_ml : tuple of float
+        Of a segmentation of volumes: one per class. Less than this in a whole volume is noise, not the class.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Head:
     intercepts: tuple[float, ...] = ()
     calibrated_on: str = ""
     uncalibrated: tuple[str, ...] = ()
+    least_ml: tuple[float, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -171,6 +174,7 @@ class Head:
             problems.add(f"{path}.threshold", f"must be a probability from 0 to 1, not {self.threshold}.")
         self._check_thresholds(path, problems)
         self._check_calibration(path, problems)
+        self._check_least(path, problems)
         if self.temperature <= 0:
             problems.add(f"{path}.temperature", f"must be above 0, not {self.temperature}.")
         if self.task is HeadTask.MULTI_LABEL and self.activation is Activation.SOFTMAX:
@@ -189,6 +193,16 @@ class Head:
             problems.add(f"{path}.thresholds", f"must be {len(self.classes)}, one per class.")
         if not all(0 <= value <= 1 for value in self.thresholds):
             problems.add(f"{path}.thresholds", "must be probabilities from 0 to 1.")
+
+    def _check_least(self, path: str, problems: Problems) -> None:
+        if not self.least_ml:
+            return
+        if self.task is not HeadTask.SEGMENTATION:
+            problems.add(f"{path}.least_ml", "belongs to a segmentation only.")
+        if len(self.least_ml) != len(self.classes):
+            problems.add(f"{path}.least_ml", f"must be {len(self.classes)}, one per class.")
+        if not all(value >= 0 for value in self.least_ml):
+            problems.add(f"{path}.least_ml", "must be volumes of 0 ml and above.")
 
     def _check_calibration(self, path: str, problems: Problems) -> None:
         for name, values in (("slopes", self.slopes), ("intercepts", self.intercepts)):

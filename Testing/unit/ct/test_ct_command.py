@@ -172,7 +172,7 @@ def test_real_chest_cts_run_end_to_end_without_weights(medai, shared_data, case:
     told = json.loads(out)
     assert status == 0
     judged = [row for row in told["findings"] if row["decision"] != "not judged"]
-    assert len(judged) >= 3
+    assert len(judged) >= 2
     assert not [one for section in told["report"] for one in section["sentences"] if one["verdict"] == "struck"]
 
 

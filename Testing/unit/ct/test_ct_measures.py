@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chest_cohort import patient
 from chest_phantoms import Chest, ChestSpec, make_chest
 
 from CTReportLib.anatomy import find_anatomy
 from CTReportLib.findings import finding
+from CTReportLib.measure_pleura import pleural_fluid
 from CTReportLib.measurement import Measurement
 from CTReportLib.measures import measure
 from MedAILib.errors import InputError
@@ -175,3 +177,14 @@ def test_a_real_crop_is_measured_without_judging(shared_data: Callable[[str], Pa
     found = _measured(read_volume(shared_data("dicom/ct_pat1_rtstruct")))
     assert {m.decision for m in found.values()} == {None}
     assert np.isfinite([m.value for m in found.values() if m.value is not None]).all()
+
+
+@pytest.mark.parametrize("seed", [100_002, 100_007])
+def test_fluid_behind_a_blurred_layer_is_not_called_absent(seed: int) -> None:
+    one = patient(seed)
+    found = {m.side: m for m in pleural_fluid(find_anatomy(one.chest.volume))}
+    sides = ("left", "right") if one.spec.effusion == "both" else (one.spec.effusion,)
+    assert sides
+    for side in sides:
+        assert found[side].decision is None and found[side].value is None
+        assert "not clearly against it" in found[side].limits

@@ -10,12 +10,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedAILib.atomic import output_error, write_text
-from MedAILib.errors import InputError, InvalidWeights
+from MedAILib.errors import InvalidWeights
+from MedAILib.models import resume
 from MedAILib.models.checkpoint import load_model_with_config, save_model_with_config
 from MedAILib.models.config import ModelConfig
 from MedAILib.multitask.train.request import LogRow
@@ -119,26 +120,12 @@ def load_state(state: Path, device: str) -> tuple[MultiTaskUNet, Mapping[str, An
 
 def check_same(progress: TrainingState, settings: Mapping[str, Any], out: Path) -> None:
     """`InputError` that names every setting in which a request differs from the training it shall go on with."""
-    wanted, before = (json.loads(json.dumps(item)) for item in (settings, progress.settings))
-    names = sorted(name for name in {*wanted, *before} if wanted.get(name) != before.get(name))
-    if names:
-        raise InputError(
-            f"The training in '{out}' cannot be resumed: it was begun with other settings.",
-            why=f"These differ: {', '.join(names)}.",
-            todo="Give the same settings and data as before, or another folder.",
-        )
+    resume.check_same(progress.settings, settings, out)
 
 
 def write_log(path: Path, log: tuple[LogRow, ...]) -> None:
     """The training log as CSV; raises `OutputError`."""
-    names = [field.name for field in fields(LogRow)]
-    lines = [",".join(names)]
-    lines += [",".join(_cell(getattr(row, name)) for name in names) for row in log]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    resume.write_log(path, LogRow, log)
 
 
 def _damaged(state: Path, why: str) -> InvalidWeights:
