@@ -68,7 +68,7 @@ def test_test_files_have_names_of_their_own() -> None:
 
 
 def test_every_test_file_is_in_a_folder_that_make_test_runs() -> None:
-    stages = ("unit", "mrml", "widgets", "package")
+    stages = ("unit", "mrml", "widgets", "package", "training")
     tests = [path.relative_to(REPOSITORY) for path in _files() if re.fullmatch(r"test_.*\.py", path.name)]
     assert [str(path) for path in tests if path.parts[0] != "Testing" or path.parts[1] not in stages] == []
 

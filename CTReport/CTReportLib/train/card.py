@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from CTReportLib.findings import finding
-from CTReportLib.train.finishing import Facts
-from CTReportLib.train.judging import Drawn
-from CTReportLib.train.measures import FindingScore
-from CTReportLib.train.request import TrainRequest
+
+if TYPE_CHECKING:
+    from CTReportLib.train.finishing import Facts
+    from CTReportLib.train.judging import Drawn
+    from CTReportLib.train.measures import FindingScore
+    from CTReportLib.train.request import TrainRequest
 
 CARD_FILE = "MODEL_CARD.md"
 INTENDED_USE = "Research use only. Not validated for clinical use; no diagnosis may rest on it."

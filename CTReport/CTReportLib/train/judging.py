@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from CTReportLib.localised import LEAST_DRAWN_ML
-from CTReportLib.nets.drawing import drawn
-from CTReportLib.nets.heads_unet import TextUNet
 from CTReportLib.train.request import TrainRequest
 from CTReportLib.train.store import Store, bits
 from MedAILib.jobs.task import Context
 from MedAILib.multitask.train.measures import fitted_threshold
+
+if TYPE_CHECKING:
+    from CTReportLib.nets.heads_unet import TextUNet
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FEWEST_JUDGED = 5
@@ -42,6 +44,8 @@ class Drawn:
 
 def judged(network: TextUNet, store: Store, findings: Sequence[int], request: TrainRequest, context: Context) -> Drawn:
     """Threshold and least volumes, from held scans."""
+    from CTReportLib.nets.drawing import drawn
+
     network.eval()
     shown = [n for n in range(len(store)) if store.known[n, list(findings)].any()][:_MOST_DRAWN]
     counts = np.zeros((len(shown), len(THRESHOLDS), len(findings), 3))
