@@ -25,7 +25,7 @@ from CTReportLib.language.reason import load_merger
 from CTReportLib.language.tokens import TextTokens, load_tokens
 from MedAILib.errors import ConfigError, InvalidWeights, MissingPackage
 from MedAILib.jobs.memory import give_back_free_memory
-from MedAILib.models.exact import require_exact
+from MedAILib.models.exact import require_exact, shapes_of
 from MedAILib.models.torchmodel import read_weights
 from MedAILib.models.torchuse import chosen_device
 
@@ -189,7 +189,7 @@ def _require_tensors(base: BaseFolder, config: Any) -> Any:
             skeleton = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
         raise _not_loaded(base, error) from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    wanted = shapes_of(skeleton.state_dict())
     actual = {name: shape for name, shape in base.shapes.items() if not _LEFT_OVER.search(name)}
     shared = getattr(skeleton, "_tied_weights_keys", None) or {} if config.tie_word_embeddings else {}
     wanted = {name: shape for name, shape in wanted.items() if name not in shared or name in actual}

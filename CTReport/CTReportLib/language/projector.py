@@ -18,11 +18,10 @@ import torch
 from torch import nn
 
 from CTReportLib.nets.features import Features
+from CTReportLib.nets.loaded import load_described
 from MedAILib.errors import ConfigMismatch, InvalidWeights
-from MedAILib.models.checkpoint import load_model_with_config, save_model_with_config
+from MedAILib.models.checkpoint import save_model_with_config
 from MedAILib.models.config import Architecture, ModelConfig, Provenance
-from MedAILib.models.exact import require_exact, require_finite
-from MedAILib.models.infer import parameters_text
 from MedAILib.models.resolve import resolve
 from MedAILib.models.tensors import WeightFile, inspect_tensors
 
@@ -180,17 +179,15 @@ def load_projector(path: str | Path, device: str | torch.device = "cpu") -> Load
             why=f"Its description says '{config.architecture.name}'.",
             todo="Give the file that was saved with the projector.",
         )
-    with torch.device("meta"):
-        wanted = {key: tuple(tensor.shape) for key, tensor in _built(config).state_dict().items()}
-    require_exact(wanted, weights.shapes, name, f"{ARCHITECTURE} with {parameters_text(config.get_model_params())}")
-    network, config, checkpoint = load_model_with_config(path, VisualProjector, device)
-    require_finite(network.state_dict(), name)
-    return LoadedProjector(cast(VisualProjector, network).requires_grad_(False), config, checkpoint.weights)
+    _require_buildable(config)
+    loaded = load_described(weights, config, VisualProjector, device)
+    return LoadedProjector(loaded.network, loaded.config or config, loaded.weights)
 
 
-def _built(config: ModelConfig) -> VisualProjector:
+def _require_buildable(config: ModelConfig) -> None:
     try:
-        return VisualProjector(**config.get_model_params())
+        with torch.device("meta"):
+            VisualProjector(**config.get_model_params())
     except (TypeError, AssertionError, RuntimeError, IndexError) as error:
         raise InvalidWeights(
             f"The description of the projector '{config.id}' cannot be built.",

@@ -17,7 +17,7 @@ from CTReportLib.language.basefolder import BaseFolder
 from CTReportLib.language.reasonfolder import MERGER, merger_shapes
 from CTReportLib.nets.features import Features
 from MedAILib.errors import ConfigMismatch
-from MedAILib.models.exact import require_exact, require_finite
+from MedAILib.models.exact import require_exact, require_finite, shapes_of
 from MedAILib.models.torchmodel import read_weights
 
 EPSILON = 1e-6
@@ -63,8 +63,7 @@ def load_merger(base: BaseFolder, device: str = "cpu") -> Merger:
     shapes = merger_shapes(base)
     llm_dim, vision_dim = shapes["linear_fc2.weight"]
     merger = Merger(vision_dim, llm_dim)
-    wanted = {name: tuple(tensor.shape) for name, tensor in merger.state_dict().items()}
-    require_exact(wanted, shapes, base.path.name, "the merger of NV-Reason-CT")
+    require_exact(shapes_of(merger.state_dict()), shapes, base.path.name, "the merger of NV-Reason-CT")
     state: dict[str, torch.Tensor] = {}
     for file in base.weights:
         if any(name.startswith(MERGER) for name in file.tensors):

@@ -19,7 +19,7 @@ from CTReportLib.language.identity import sha256_of
 from CTReportLib.language.packages import import_transformers
 from CTReportLib.language.tokens import read_tokenizer
 from MedAILib.errors import FileMissing, InvalidWeights
-from MedAILib.models.exact import require_exact, require_finite
+from MedAILib.models.exact import require_exact, require_finite, shapes_of
 from MedAILib.models.torchmodel import read_weights
 
 _NOT_ITS_OWN = ("cls.", "bert.pooler.", "pooler.", "bert.embeddings.position_ids", "embeddings.position_ids")
@@ -92,8 +92,7 @@ def load_text_encoder(folder: str | Path, device: str = "cpu") -> TextEncoder:
     config = transformers.BertConfig(**{key: value for key, value in stated.items() if key != "model_type"})
     network = transformers.BertModel(config, add_pooling_layer=False)
     state = {_own(name): tensor for file in files for name, tensor in read_weights(file)[0].items() if _own(name)}
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    require_exact(wanted, {name: tuple(tensor.shape) for name, tensor in state.items()}, path.name, "a BERT model")
+    require_exact(shapes_of(network.state_dict()), shapes_of(state), path.name, "a BERT model")
     require_finite(state, path.name)
     network.load_state_dict(state)
     sha256 = sha256_of(file.path for file in files)

@@ -24,7 +24,7 @@ from CTReportLib.nets.heads_weights import describe_head, save_head
 from CTReportLib.nets.heads_zeroshot import ZeroShot
 from MedAILib.errors import FileMissing, InvalidWeights
 from MedAILib.models.config import ModelConfig
-from MedAILib.models.exact import require_exact, require_finite
+from MedAILib.models.exact import require_exact, require_finite, shapes_of
 from MedAILib.models.resolve import id_for
 from MedAILib.models.tensors import WeightFile, inspect_tensors
 from MedAILib.models.torchmodel import read_weights
@@ -122,8 +122,7 @@ def _networks(state: Mapping[str, torch.Tensor], file_name: str) -> tuple[Any, n
     width = int(with_config.hidden_size)
     pool = nn.MultiheadAttention(width, max(1, width // _HEAD), batch_first=True)
     for network, tensors, words in ((bert, backbone, "a BERT model"), (pool, pooler, "its pooling")):
-        wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        require_exact(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, file_name, words)
+        require_exact(shapes_of(network.state_dict()), shapes_of(tensors), file_name, words)
         network.load_state_dict(tensors)
     return bert.float().eval(), pool.float().eval()
 

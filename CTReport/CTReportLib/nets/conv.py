@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,13 +23,11 @@ from torch.nn import functional
 
 from CTReportLib.layouts import input_of
 from CTReportLib.nets.features import Features
-from CTReportLib.nets.loaded import Loaded
+from CTReportLib.nets.loaded import Loaded, load_described
 from CTReportLib.preprocess import Layout
 from MedAILib.errors import InputError, InvalidWeights
-from MedAILib.models.checkpoint import load_model_with_config, save_model_with_config
+from MedAILib.models.checkpoint import save_model_with_config
 from MedAILib.models.config import Architecture, ModelConfig, Provenance
-from MedAILib.models.exact import require_exact, require_finite
-from MedAILib.models.infer import parameters_text
 from MedAILib.models.resolve import resolve
 from MedAILib.models.tensors import inspect_tensors
 
@@ -216,13 +214,7 @@ def load_conv(path: str | Path, device: str | torch.device = "cpu") -> Loaded[Co
             why=f"Its architecture is '{config.architecture.name}', not '{ARCHITECTURE}'.",
             todo="Choose an encoder that `medai train ct` wrote.",
         )
-    with torch.device("meta"):
-        wanted = {name: tuple(t.shape) for name, t in ConvEncoder(**config.get_model_params()).state_dict().items()}
-    text = f"{ARCHITECTURE} with {parameters_text(config.get_model_params())}"
-    require_exact(wanted, weights.shapes, weights.path.name, text)
-    network, config, checkpoint = load_model_with_config(path, ConvEncoder, device)
-    require_finite(network.state_dict(), weights.path.name)
-    return Loaded(cast(ConvEncoder, network).requires_grad_(False), checkpoint.weights, config)
+    return load_described(weights, config, ConvEncoder, device)
 
 
 def _convolution(of: int, to: int, stride: int) -> nn.Sequential:

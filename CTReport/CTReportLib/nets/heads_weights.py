@@ -19,12 +19,12 @@ from CTReportLib.nets.heads import AttentionProbe, LinearProbe, PromptClassifier
 from CTReportLib.nets.heads_calibration import FindingCalibration, described
 from CTReportLib.nets.heads_unet import TextUNet
 from CTReportLib.nets.heads_zeroshot import ZeroShot
+from CTReportLib.nets.loaded import architecture_text, load_described
 from MedAILib.errors import ConfigMismatch, InvalidWeights
-from MedAILib.models.checkpoint import load_model_with_config, save_model_with_config
+from MedAILib.models.checkpoint import save_model_with_config
 from MedAILib.models.config import Architecture, ModelConfig, Provenance
-from MedAILib.models.exact import require_exact, require_finite
+from MedAILib.models.exact import shapes_of
 from MedAILib.models.heads import Activation, ClassInfo, Head, HeadTask
-from MedAILib.models.infer import parameters_text
 from MedAILib.models.resolve import resolve
 from MedAILib.models.tensors import WeightFile, inspect_tensors
 
@@ -121,11 +121,11 @@ def save_head(
     """
     _require_known(config, Path(path).name)
     with torch.device("meta"):
-        wanted = _shapes(FACTORIES[config.architecture.name](**config.get_model_params()))
-    if wanted != _shapes(network):
+        wanted = shapes_of(FACTORIES[config.architecture.name](**config.get_model_params()).state_dict())
+    if wanted != shapes_of(network.state_dict()):
         raise ConfigMismatch(
             "The network does not fit its description.",
-            why=f"The description says {_text(config)}; the network has tensors of other names or shapes.",
+            why=f"The description says {architecture_text(config)}; the network has tensors of other names or shapes.",
             todo="Give the description that the network was built after.",
         )
     if fitted:
@@ -145,15 +145,10 @@ def load_head(path: str | Path, device: str | torch.device = "cpu") -> LoadedHea
     FileMissing, UnreadableFile, MissingPackage
     """
     weights = inspect_tensors(path)
-    name = weights.path.name
     config = resolve(weights).config
-    _require_known(config, name)
-    with torch.device("meta"):
-        wanted = _shapes(FACTORIES[config.architecture.name](**config.get_model_params()))
-    require_exact(wanted, weights.shapes, name, _text(config))
-    network, config, checkpoint = load_model_with_config(path, FACTORIES[config.architecture.name])
-    require_finite(network.state_dict(), name)
-    return LoadedHead(network.to(device).requires_grad_(False), config, checkpoint.weights)
+    _require_known(config, weights.path.name)
+    loaded = load_described(weights, config, FACTORIES[config.architecture.name], device)
+    return LoadedHead(loaded.network, loaded.config or config, loaded.weights)
 
 
 def _require_known(config: ModelConfig, file_name: str) -> None:
@@ -171,11 +166,3 @@ def _require_known(config: ModelConfig, file_name: str) -> None:
             why=f"It names {classes} findings in one head; the network answers {stated}.",
             todo="Name every finding, in the order of the network's answers.",
         )
-
-
-def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def _text(config: ModelConfig) -> str:
-    return f"{config.architecture.name} with {parameters_text(config.get_model_params())}"

@@ -24,7 +24,7 @@ from MedAILib.models import torchmodel
 from MedAILib.models.checkpoint import load_model_with_config
 from MedAILib.models.config import ModelConfig
 from MedAILib.models.descriptions import find_descriptions
-from MedAILib.models.exact import require_exact, require_finite
+from MedAILib.models.exact import require_exact, require_finite, shapes_of
 from MedAILib.models.infer import PRIMUS, Recognised
 from MedAILib.models.primus_inference import TELLING
 from MedAILib.models.resolve import inferred_config
@@ -116,9 +116,8 @@ def _shared_space(
     if len(into) != 5 or "pooler.attn.in_proj_weight" not in beside:
         return None
     space = SharedSpace(width, into[0])
-    wanted = {name: tuple(tensor.shape) for name, tensor in space.state_dict().items()}
-    require_exact(wanted, beside, weights.path.name, "the projection of COLIPRI")
-    _fill(space, {name: state[parent + name] for name in wanted}, weights.path.name)
+    require_exact(shapes_of(space.state_dict()), beside, weights.path.name, "the projection of COLIPRI")
+    _fill(space, {name: state[parent + name] for name in space.state_dict()}, weights.path.name)
     return space
 
 

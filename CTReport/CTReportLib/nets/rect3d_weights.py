@@ -23,7 +23,7 @@ from CTReportLib.nets.rect3d import Rect3D
 from MedAILib.errors import InvalidWeights
 from MedAILib.models import torchmodel
 from MedAILib.models.checkpoint import load_model_with_config
-from MedAILib.models.exact import require_exact, require_finite
+from MedAILib.models.exact import require_exact, require_finite, shapes_of
 from MedAILib.models.infer import RECT3D, Recognised
 from MedAILib.models.rect3d_inference import TELLING
 from MedAILib.models.resolve import inferred_config
@@ -97,7 +97,7 @@ def load_rect3d_classifier(path: str | Path, device: str | torch.device = "cpu")
             todo="Give a training checkpoint of the second phase or later.",
         )
     classifier = PromptClassifier(vision[1], text[1], vision[0], bias[0], live=False)
-    require_exact(_shapes(classifier), shapes, name, "the classifier of ReCT")
+    require_exact(shapes_of(classifier.state_dict()), shapes, name, "the classifier of ReCT")
     _fill(classifier, _without_text_encoder(part_of(_state(weights), CLASSIFIER_PART)), name)
     return Loaded(classifier.to(device).eval().requires_grad_(False), weights)
 
@@ -147,10 +147,6 @@ def _without_text_encoder(items: Mapping[str, T]) -> dict[str, T]:
 
 def _state(weights: WeightFile) -> dict[str, torch.Tensor]:
     return dict(torchmodel.read_weights(weights)[0])
-
-
-def _shapes(network: nn.Module) -> dict[str, Shape]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def _fill(network: nn.Module, state: dict[str, torch.Tensor], file_name: str) -> None:

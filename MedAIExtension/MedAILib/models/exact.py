@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from MedAILib.errors import InvalidWeights
 from MedAILib.models.infer import differences
@@ -13,6 +14,11 @@ logger = logging.getLogger(__name__)
 _NAMED_IN_MESSAGE = 12
 
 Shape = tuple[int, ...]
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, Shape]:
+    """Name and shape of every tensor, as of a network's ``state_dict()``."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def require_exact(expected: Mapping[str, Shape], actual: Mapping[str, Shape], file_name: str, network: str) -> None:
